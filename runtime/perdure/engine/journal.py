@@ -1,0 +1,52 @@
+"""The engine's side of durability: what it hands over to be made durable, and by whom.
+
+The engine knows no store. It forms a `Batch` of the ticks that are ready together and awaits
+`Journal.commit`; nothing that the batch caused shows before that returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+# "+": an invocation of a step began; "-": it ended; "=": it wrote state, so it isn't stuck.
+FlightChange = tuple[Literal["+", "-", "="], str, str]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one commit holds.
+
+    payload: the encoded ticks, opaque to the store.
+    progress: whether a step completed or wrote state in it.
+    flight: changes of the invocations in flight, as (sign, invocation id, step name).
+    summary: JSON for the run's status, at most a few hundred bytes.
+    outcome: JSON, given with the last batch of a run only.
+    published: encoded events for readers outside.
+    snapshot: the whole state after this batch, given when `Journal.wants_snapshot` was true.
+    """
+
+    payload: bytes
+    progress: bool = False
+    flight: list[FlightChange] = field(default_factory=list)
+    summary: bytes = b"{}"
+    outcome: bytes | None = None
+    published: list[bytes] = field(default_factory=list)
+    snapshot: bytes | None = None
+
+
+class Journal(Protocol):
+    """Makes batches durable, in the order in which they are given; one commit at a time."""
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """Whether the log has outgrown the last snapshot, so that the next batch should bring one."""
+        ...
+
+    async def commit(self, batch: Batch) -> None:
+        """Return when `batch` is durable. Waits for as long as the store is away.
+
+        Raises LeaseLostError when another holder has the run, CheckpointTooLargeError when the
+        batch is over the run's limit (it was not sent, and a smaller one may follow).
+        """
+        ...

@@ -1,0 +1,243 @@
+"""The contract of a store: what a run's keys hold, and what every script answers.
+
+`memory.py` and `redis.py` pass one contract suite (tests/integration/test_store_contract.py).
+Times are seconds as float unless a name says otherwise; `*_ms` are whole milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from perdure.engine.journal import FlightChange
+
+
+class Tag(StrEnum):
+    """The first word of every script's reply."""
+
+    OK = "OK"
+    FENCED = "FENCED"  # another epoch or holder has the run; `number` is the store's epoch
+    GAP = "GAP"  # the store's last seq is `number`, below what the commit follows
+    CONFLICT = "CONFLICT"  # the same seq with other bytes: a bug in the caller
+    OUTCOME = "OUTCOME"  # the run has ended; `data` is its outcome
+    NOMETA = "NOMETA"  # the store doesn't know the run
+    INBOX = "INBOX"  # an event came in that was not acknowledged
+
+
+@dataclass(slots=True, frozen=True)
+class Reply:
+    """What a script answered. `number` is a seq or an epoch, as the script's head says."""
+
+    tag: Tag
+    number: int = 0
+    data: bytes = b""
+
+    @property
+    def ok(self) -> bool:
+        return self.tag is Tag.OK
+
+
+@dataclass(slots=True, frozen=True)
+class Acquired:
+    """`acquire` succeeded.
+
+    restarted: the store's server is another process than at the last acquire, and it doesn't sync
+    every write to disk: its unsynced tail may be missing.
+    """
+
+    seq: int
+    desired: str
+    cause: str
+    store_time: float
+    restarted: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Renewed:
+    """`renew` succeeded. `desired` is what the operator wants of the run."""
+
+    desired: str
+    inbox_last_id: str
+    store_time: float
+
+
+@dataclass(slots=True, frozen=True)
+class Commit:
+    """One commit of one record; `record` is framed (`records.frame`) and frozen once sent.
+
+    digest: of `record`, as hex; tells the same batch sent twice from two batches.
+    events: encoded events to publish; inbox_ack: acknowledge the inbox up to this id ("" for none).
+    """
+
+    seq: int
+    digest: str
+    record: bytes
+    progress: bool = False
+    flight: Sequence[FlightChange] = ()
+    summary: bytes = b"{}"
+    outcome: bytes | None = None
+    events: Sequence[bytes] = ()
+    inbox_ack: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Loaded:
+    """A run's durable state: `snapshot` stands for all up to seq `base`, `records` follow it.
+
+    `snapshot` is None and `base` -1 before the first cut. Both are framed.
+    """
+
+    base: int
+    snapshot: bytes | None
+    records: list[bytes]
+
+
+@dataclass(slots=True, frozen=True)
+class InFlight:
+    """An invocation of a step that began and has not ended, and how often a crash cut it off."""
+
+    invocation: str
+    step: str
+    cuts: int
+
+
+@dataclass(slots=True, frozen=True)
+class Lease:
+    epoch: int
+    holder: str
+    expires_in: float
+
+
+@dataclass(slots=True, frozen=True)
+class Meta:
+    """The fields of a run's `meta` hash that others than its runner read."""
+
+    epoch: int
+    holder: str = ""
+    seq: int = 0
+    step_seq: int = 0
+    base: int = -1
+    outcome: bytes | None = None
+    released: str = ""
+    wake_at: float | None = None
+    desired: str = "Running"
+    cause: str = ""
+    in_flight: tuple[InFlight, ...] = ()
+    fenced: int = 0
+    summary: bytes = b"{}"
+    commit_time: float = 0.0
+    log_bytes: int = 0
+    snapshot_bytes: int = 0
+    restarts: int = 0
+    deleted: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class RunFacts:
+    """One consistent read of a run: a single script."""
+
+    meta: Meta | None
+    lease: Lease | None
+    inbox_pending: int
+    store_time: float
+
+
+@dataclass(slots=True, frozen=True)
+class StoreFacts:
+    """What the server says of itself.
+
+    run_id: the server process's own id; changes with each restart.
+    durable: what a restart may lose, "always" (nothing), "everysec" (about a second), "no" (more),
+    "unknown" (the service doesn't say).
+    """
+
+    run_id: str
+    role: str
+    version: str
+    durable: str
+    store_time: float
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+class Renewer(Protocol):
+    """Renews one run's lease over a connection of its own, blocking: for a thread, not for a loop."""
+
+    def renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
+        """As `RunStore.renew`; raises the same errors."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class RunStore(Protocol):
+    """One run's keys. Each method is one script, or one pipeline of reads.
+
+    All raise StoreUnavailableError when the server can't be reached, is loading, full or read-only,
+    and StoreAccessError when it refuses the credentials or the command.
+    """
+
+    async def init(self, record: bytes, *, installation: str = "") -> Reply:
+        """Create `meta` at epoch 1 and record 0 (the input), only if absent. OK either way."""
+        ...
+
+    async def acquire(self, epoch: int, holder: str, ttl_ms: int) -> Acquired | Reply:
+        """Take the run: an epoch is used by one holder, once. FENCED(store's epoch), OUTCOME, NOMETA."""
+        ...
+
+    async def renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
+        """Prolong the lease. FENCED(store's epoch), OUTCOME, NOMETA."""
+        ...
+
+    def renewer(self, timeout: float) -> Renewer:
+        """A lease client of its own; `timeout` bounds each connect, send and reply, in seconds."""
+        ...
+
+    async def commit(self, epoch: int, holder: str, commit: Commit) -> Reply:
+        """OK(seq) | FENCED(store's epoch) | GAP(store's seq) | CONFLICT(store's seq) | OUTCOME | NOMETA."""
+        ...
+
+    async def cut(self, epoch: int, holder: str, seq: int, snapshot: bytes) -> Reply:
+        """Let `snapshot` stand for the log up to `seq`, which must be committed."""
+        ...
+
+    async def release(
+        self, epoch: int, holder: str, kind: str, *, wake_at: float | None = None, inbox_seen: str = ""
+    ) -> Reply:
+        """Give the run back: kind `yield`, `idle` or `suspended`. INBOX when an event was not seen."""
+        ...
+
+    async def load(self) -> Loaded | None:
+        """Snapshot and log tail in one consistent read; None when the store doesn't know the run."""
+        ...
+
+    async def facts(self) -> RunFacts: ...
+
+    async def advance(self, epoch: int, cause: str, *, deleted: bool = False) -> Reply:
+        """The takeover's fence: OK(epoch now). Upwards only; clears holder, lease and released."""
+        ...
+
+    async def finish(self, epoch: int, outcome: bytes) -> Reply:
+        """Fence and set the outcome if there is none: OUTCOME with what stands. NOMETA."""
+        ...
+
+    async def set_desired(self, desired: str) -> Reply: ...
+
+    async def clean(self) -> None:
+        """Remove all keys of the run. Not an error when there are none."""
+        ...
+
+
+class Store(Protocol):
+    """One server (or cluster of them): many runs."""
+
+    def run(self, namespace: str, uid: str) -> RunStore: ...
+
+    async def identity(self, namespace: str, *, create: bool = False) -> str | None:
+        """The random id at `perdure:NAMESPACE:store`, made if absent and asked for."""
+        ...
+
+    async def server(self) -> StoreFacts: ...
+
+    async def close(self) -> None: ...
