@@ -101,8 +101,18 @@ class Requeue:
 
 
 Action = (
-    SetStatus | AddFinalizer | RemoveFinalizer | DeleteRun | InitStore | AdvanceEpoch | Finish
-    | SetDesired | CreatePod | DeletePod | CleanStore | Requeue
+    SetStatus
+    | AddFinalizer
+    | RemoveFinalizer
+    | DeleteRun
+    | InitStore
+    | AdvanceEpoch
+    | Finish
+    | SetDesired
+    | CreatePod
+    | DeletePod
+    | CleanStore
+    | Requeue
 )
 
 
