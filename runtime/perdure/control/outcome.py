@@ -125,7 +125,7 @@ def encode_termination(words: Termination) -> str:
 
 def decode_termination(text: str) -> Termination:
     """Empty words when the runner left none, or something else wrote there."""
-    body = _object(text.encode()) or {}
+    body = _object(text.encode("utf-8", "replace")) or {}
     return Termination(
         epoch=_count(body, "epoch"),
         seq=_count(body, "seq"),
@@ -138,6 +138,8 @@ def decode_termination(text: str) -> Termination:
 def _object(data: bytes) -> dict[str, Any] | None:
     try:
         body = json.loads(data)
+        if b"\\ud" in data.lower():  # half a surrogate pair can't be written to the API server
+            body = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None

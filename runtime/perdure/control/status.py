@@ -58,6 +58,7 @@ class Progress(StatusModel):
     pending_events: int = 0
     last_step: str = ""
     last_progress_time: Time | None = None
+    observed_time: Time | None = Field(default=None, description="When the operator read this.")
 
 
 class LastCheckpoint(StatusModel):
@@ -92,6 +93,7 @@ class Failure(StatusModel):
     step: str = ""
     exception_type: str = ""
     message: str = ""
+    traceback: str = Field(default="", description="Its end, at most 4 KiB.")
     exit_code: int | None = None
 
 
