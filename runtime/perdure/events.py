@@ -199,10 +199,15 @@ def load_exception(data: Any) -> Exception:
     return UnreconstructedException(message, original_type=name)
 
 
-def _dump_event(event: Event) -> Any:
+def _dump_event(event: Event, info: SerializationInfo) -> Any:
     from perdure.context.serializers import JsonSerializer
 
-    return JsonSerializer().serialize_value(event)
+    encode = getattr(info.context, "serialize_value", None) or JsonSerializer().serialize_value
+    return encode(event)
+
+
+def _dump_optional_event(event: Event | None, info: SerializationInfo) -> Any:
+    return None if event is None else _dump_event(event, info)
 
 
 def _load_event(data: Any) -> Event:
@@ -229,7 +234,7 @@ def _or_none(function: Any) -> Any:
 
 SerializableEvent = Annotated[Event, PlainSerializer(_dump_event), PlainValidator(_load_event)]
 SerializableOptionalEvent = Annotated[
-    Event | None, PlainSerializer(_or_none(_dump_event)), PlainValidator(_or_none(_load_event))
+    Event | None, PlainSerializer(_dump_optional_event), PlainValidator(_or_none(_load_event))
 ]
 SerializableException = Annotated[
     Exception, PlainSerializer(dump_exception, return_type=dict[str, str]), PlainValidator(load_exception)
