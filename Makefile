@@ -53,7 +53,7 @@ cluster-env:
 	@tests/cluster/env/prepare
 
 cluster: $(VENV)/.stamp-dev cluster-env
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python tests/cluster/playground.py
+	@PYTHONPATH=tests $(BIN)/python -m cluster.playground
 
 bench: $(VENV)/.stamp-dev redis
 	@$(BIN)/python -m benchmarks
