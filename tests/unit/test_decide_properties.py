@@ -1,0 +1,499 @@
+"""The real `decide` in a small world that breaks: store, pods, nodes, operators; time is turned."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from perdure.control import actions as do
+from perdure.control.api import WorkflowRunSpec
+from perdure.control.case import Case
+from perdure.control.decide import decide
+from perdure.control.observation import Observation, Pod, PodState, StoreState, StoreView
+from perdure.control.outcome import Outcome, Summary, encode_outcome, encode_summary
+from perdure.control.status import Phase, WorkflowRunStatus, read_status
+from perdure.control.storewatch import Now, StoreWatch
+from perdure.control.transitions import pod_refused
+from perdure.store.base import InFlight, Lease, Meta, RunFacts, StoreFacts
+
+LEASE = 10
+EPOCH0 = 1_700_000_000.0
+CUTTING = {"Crashed", "OOMKilled", "LeaseExpired", "Fenced", "StartTimeout"}
+TICKS, QUIET = 500, 280
+
+
+class Stopped(Exception):
+    """The apply ends here: an operator died, a write was refused, the store is away."""
+
+
+@dataclass
+class Process:
+    """A pod as Kubernetes shows it, and the runner in it as it is."""
+
+    uid: str
+    epoch: int
+    since: float
+    state: PodState = PodState.UNSCHEDULED
+    deleting: float | None = None
+    node: str = "ready"
+    alive: bool = False
+    cut_off: bool = False
+    listed: bool = True
+    renewed: float | None = None
+    exit_code: int | None = None
+    message: str = ""
+    ended: float | None = None
+    disrupted: bool = False
+
+    def seen(self) -> Pod:
+        return Pod(
+            name=f"run-{self.epoch}",
+            uid=self.uid,
+            epoch=self.epoch,
+            state=self.state,
+            since=self.since,
+            deleting=self.deleting is not None,
+            node=f"node-of-{self.uid}",
+            node_ready=self.node != "notready",
+            exit_code=self.exit_code,
+            message=self.message,
+            disrupted=self.disrupted,
+            finished_at=self.ended,
+        )
+
+
+@dataclass
+class World:
+    rng: random.Random
+    now: float = EPOCH0
+    spec: WorkflowRunSpec = field(
+        default_factory=lambda: WorkflowRunSpec.model_validate({"workflow": {"entrypoint": "a:b"}})
+    )
+    status: WorkflowRunStatus = field(default_factory=WorkflowRunStatus)
+    version: int = 0
+    deletion: float | None = None
+    finalizer: bool = False
+    gone: bool = False
+    # the store
+    meta: Meta | None = None
+    lease: tuple[int, str, float] | None = None
+    up: bool = True
+    store_process: int = 1
+    backup: tuple[Meta, tuple[int, str, float] | None] | None = None
+    wiped: bool = False
+    # the cluster
+    pods: list[Process] = field(default_factory=list)
+    watch: StoreWatch = field(init=False)
+    faulty: bool = True
+    # what must hold
+    faults: int = 1
+    takeovers: int = 0
+    holders: dict[int, set[str]] = field(default_factory=dict)
+    outcome: bytes | None = None
+    highest: int = 0
+    old_status: WorkflowRunStatus | None = None
+
+    def __post_init__(self) -> None:
+        self.watch = StoreWatch(self.clock)
+
+    @property
+    def clock(self) -> Now:
+        return Now(self.now, self.now - EPOCH0)
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    # --- the store's scripts, as their contract has them --------------------------------------------
+
+    def reach(self) -> None:
+        if not self.up:
+            raise Stopped("store")
+
+    def set_meta(self, **fields: Any) -> None:
+        assert self.meta is not None
+        self.meta = replace(self.meta, **fields)
+
+    def advance(self, epoch: int, cause: str, deleted: bool) -> bool:
+        self.reach()
+        if self.meta is None:
+            return deleted
+        if self.meta.outcome is not None and not deleted:
+            return False
+        if epoch > self.meta.epoch:
+            self.set_meta(epoch=epoch, holder="", released="", cause=cause)
+            self.lease = None
+        if deleted:
+            self.set_meta(deleted=True)
+        return deleted or self.meta.epoch == epoch
+
+    def finish(self, epoch: int, outcome: bytes) -> None:
+        self.reach()
+        if self.meta is None:
+            return
+        if epoch > self.meta.epoch:
+            self.set_meta(epoch=epoch, holder="", released="")
+            self.lease = None
+        if self.meta.outcome is None:
+            self.end(outcome)
+
+    def end(self, outcome: bytes) -> None:
+        assert self.outcome is None or self.wiped, "an outcome changed"
+        self.set_meta(outcome=outcome)
+        self.outcome = outcome
+
+    def acquire(self, process: Process) -> str:
+        meta = self.meta
+        if meta is None or meta.deleted or process.epoch < meta.epoch:
+            return "FENCED"
+        if meta.outcome is not None:
+            return "OUTCOME"
+        if process.epoch > meta.epoch:
+            self.set_meta(epoch=process.epoch, holder="", released="")
+            self.lease = None
+        assert self.meta is not None
+        if self.meta.holder not in ("", process.uid):
+            return "FENCED"
+        if not self.meta.holder and self.meta.cause in CUTTING:
+            cut = tuple(replace(one, cuts=one.cuts + 1) for one in self.meta.in_flight)
+            self.set_meta(in_flight=cut)
+        self.set_meta(holder=process.uid)
+        self.lease = (process.epoch, process.uid, self.now + LEASE)
+        self.holders.setdefault(process.epoch, set()).add(process.uid)
+        assert len(self.holders[process.epoch]) == 1 or self.wiped, f"two holders of {process.epoch}"
+        return "OK"
+
+    # --- the runner ---------------------------------------------------------------------------------
+
+    def die(self, process: Process, code: int, reason: str = "") -> None:
+        process.alive = False
+        if process.listed and process.node != "dead":
+            process.state, process.exit_code, process.ended = PodState.FINISHED, code, self.now
+            process.since = self.now
+            process.message = json.dumps({"epoch": process.epoch, "reason": reason}) if reason else ""
+
+    def run(self, process: Process) -> None:
+        if process.node == "paused":
+            return
+        reaches = self.up and not process.cut_off
+        if process.renewed is None:
+            if reaches:
+                match self.acquire(process):
+                    case "OK":
+                        process.renewed = self.now
+                    case "FENCED":
+                        self.die(process, 76)
+                    case _:
+                        self.die(process, 0)
+            return
+        if not reaches:
+            if self.now - process.renewed >= LEASE:
+                self.die(process, 76, "LeaseLost")
+            return
+        meta = self.meta
+        if meta is None or meta.epoch != process.epoch or meta.holder != process.uid:
+            return self.die(process, 76)
+        if meta.outcome is not None:
+            return self.die(process, 0)
+        self.lease, process.renewed = (process.epoch, process.uid, self.now + LEASE), self.now
+        if process.deleting is not None and process.node == "ready":
+            self.set_meta(released="yield")
+            self.lease = None
+            return self.die(process, 75)
+        if meta.desired == "Cancelled" and self.chance(0.7):
+            self.end(encode_outcome(Outcome("Cancelled")))
+            return self.die(process, 0)
+        return self.work(process, meta)
+
+    def work(self, process: Process, meta: Meta) -> None:
+        dice = self.rng.random()
+        summary = encode_summary(Summary(completed_steps=meta.seq, waiting=self.chance(0.2)))
+        if self.chance(0.05):
+            summary = self.rng.choice([b"", b"[]", b'{"activeSteps": 3}', b"\xff", b'{"lastProgressTime": 1e99}'])
+        if dice < 0.4:
+            self.set_meta(
+                seq=meta.seq + 1, step_seq=meta.seq + 1, in_flight=(InFlight("i", "step", 0),), summary=summary
+            )
+        elif dice < 0.45:
+            self.set_meta(seq=meta.seq + 1, summary=summary)
+        elif dice < (0.48 if self.faulty else 0.55):
+            reason = self.rng.choice(["Completed", "StepFailed"])
+            self.set_meta(seq=meta.seq + 1)
+            self.end(encode_outcome(Outcome(reason, result={"n": 1})))
+            self.die(process, 0)
+
+    # --- the passing of time, and what breaks -------------------------------------------------------
+
+    def fault(self) -> None:
+        self.faults += 1
+
+    def tick(self) -> None:
+        self.now += 1
+        for process in self.pods:
+            self.turn(process)
+            if process.alive:
+                self.run(process)
+            if process.deleting is not None and process.listed:
+                if process.state is PodState.UNSCHEDULED:
+                    process.listed = False
+                elif process.node == "ready" and self.now - process.deleting > 2:
+                    process.alive = process.listed = False
+            if self.faulty and process.listed:
+                self.break_pod(process)
+            self.mend(process)
+        if self.faulty:
+            self.break_store()
+        else:
+            self.up = True
+        if self.up and self.meta is not None and self.chance(0.3):
+            self.backup = (self.meta, self.lease)
+
+    def turn(self, process: Process) -> None:
+        if not process.listed:
+            return
+        if process.state is PodState.UNSCHEDULED and self.chance(0.7):
+            process.state, process.since = PodState.UNACKNOWLEDGED, self.now
+        elif process.node != "ready":
+            return
+        elif process.state is PodState.UNACKNOWLEDGED and self.chance(0.8):
+            process.state, process.since = PodState.STARTING, self.now
+        elif process.state is PodState.STARTING and self.chance(0.8):
+            process.state, process.since, process.alive = PodState.RUNNING, self.now, True
+
+    def break_pod(self, process: Process) -> None:
+        dice = self.rng.random()
+        if dice >= 0.07:
+            return
+        if dice < 0.02 and process.alive:
+            self.die(process, self.rng.choice([1, 137] if self.chance(0.9) else [0, 76, 77]))
+            process.disrupted = self.chance(0.2)
+        elif dice < 0.03:
+            process.node = self.rng.choice(["paused", "notready", "dead"])
+            process.alive = process.alive and process.node != "dead"
+        elif dice < 0.04:
+            process.cut_off = True
+        elif dice < 0.05:
+            process.deleting = process.deleting or self.now
+        elif dice < 0.06:
+            process.listed = False  # deleted by force: the process may live on
+        elif dice < 0.065 and process.state in (PodState.UNACKNOWLEDGED, PodState.STARTING):
+            process.state, process.since = PodState.REJECTED, self.now
+        elif dice < 0.068 and process.node == "dead":
+            process.state = PodState.LOST
+        else:
+            return
+        self.fault()
+
+    def mend(self, process: Process) -> None:
+        if process.node in ("paused", "notready") and self.chance(0.1):
+            process.node = "ready"
+        if process.cut_off and self.chance(0.1):
+            process.cut_off = False
+        if not self.faulty and process.node == "dead":
+            process.listed = False
+
+    def break_store(self) -> None:
+        if self.up and self.chance(0.01):
+            self.up = False
+            self.fault()
+        elif not self.up and self.chance(0.1):
+            self.up = True
+            self.store_process += self.chance(0.5)
+        if self.meta is not None and self.backup is not None and self.up and self.chance(0.002):
+            self.meta, self.lease = self.backup  # it restarts without its tail
+            self.outcome = self.meta.outcome
+            self.up, self.wiped = False, True
+            self.store_process += 1
+            self.fault()
+        if self.chance(0.0005):
+            self.meta = self.lease = self.outcome = None
+            self.wiped = True
+            self.fault()
+        if self.chance(0.002):
+            self.spec = self.spec.model_copy(update={"desired_state": "Cancelled"})
+        if self.chance(0.0007):
+            self.deletion = self.deletion or self.now
+            self.gone = self.gone or not self.finalizer  # nothing holds it
+        if self.chance(0.001) and self.old_status is not None:
+            # The cluster is restored from a backup of an hour ago.
+            self.status, self.highest = self.old_status, 0
+            self.version += 1
+            self.fault()
+        if self.chance(0.01):
+            self.old_status = self.status
+
+    # --- the operator -------------------------------------------------------------------------------
+
+    def look(self) -> Observation:
+        pods = tuple(process.seen() for process in self.pods if process.listed)
+        return Observation(
+            store=self.look_at_store(), pods=pods, deletion_time=self.deletion, finalizer=self.finalizer
+        )
+
+    def look_at_store(self) -> StoreView:
+        if not self.up:
+            self.watch.failed(self.clock)
+            return self.watch.unreachable("connection refused", self.clock)
+        self.watch.answered(
+            StoreFacts(str(self.store_process), "master", "7.0", "everysec", self.now), self.clock
+        )
+        lease = None
+        if self.lease is not None and self.lease[2] > self.now:
+            lease = Lease(self.lease[0], self.lease[1], self.lease[2] - self.now)
+        view = self.watch.view(
+            "uid",
+            RunFacts(self.meta, lease, 0, self.now),
+            identity="store",
+            expected_id=self.status.store_id,
+            durable="everysec",
+            lease_seconds=LEASE,
+            now=self.clock,
+        )
+        if self.faulty and self.chance(0.01):
+            return replace(view, crowd=True)
+        if self.faulty and self.chance(0.002):
+            return StoreView(StoreState.WRONG, trouble_until=self.now, message="another store")
+        return view
+
+    def write(self, action: do.SetStatus, version: int) -> int:
+        if version != self.version:
+            raise Stopped("conflict")
+        new: WorkflowRunStatus = action.status
+        if action.fallbacks and self.faulty and self.chance(0.1):
+            new = self.rng.choice(action.fallbacks)  # refused as too large
+        assert new.epoch >= self.status.epoch, "status.epoch fell"
+        if self.takes_over(new):
+            assert self.faults > 0, f"a takeover without a fault: {new.cause}"
+            self.takeovers += 1
+            self.faults = 0
+        text = json.dumps(new.to_json())
+        assert len(text) <= 16 * 1024
+        self.status = read_status(json.loads(text))
+        self.version += 1
+        return self.version
+
+    def takes_over(self, new: WorkflowRunStatus) -> bool:
+        return 0 < self.status.epoch < new.epoch and new.completion_time is None and new.cause_count > 0
+
+    def create(self, action: do.CreatePod, observation: Observation) -> None:
+        if any(process.epoch == action.epoch and process.listed for process in self.pods):
+            return
+        if self.faulty and self.chance(0.05):
+            code = self.rng.choice([403, 409, 429, 500] + ([422] if self.chance(0.05) else []))
+            refusal = pod_refused(Case(self.spec, self.status, observation, self.now), code, "refused")
+            self.apply(refusal, observation, self.version, None)
+            raise Stopped("refused")
+        uid = f"pod-{len(self.pods)}"
+        self.pods.append(Process(uid=uid, epoch=action.epoch, since=self.now))
+
+    def apply(self, decision: do.Decision, observation: Observation, version: int, die_at: int | None) -> None:
+        for position, action in enumerate(decision.actions):
+            if position == die_at:
+                self.watch = StoreWatch(self.clock)
+                self.fault()
+                raise Stopped("operator died")
+            match action:
+                case do.SetStatus():
+                    version = self.write(action, version)
+                case do.AdvanceEpoch(epoch=epoch, cause=cause, deleted=deleted):
+                    if not self.advance(epoch, cause, deleted):
+                        return
+                case do.Finish(epoch=epoch, reason=reason, message=message, failure=failure):
+                    self.finish(epoch, encode_outcome(Outcome(reason, message, failure=failure)))
+                case do.InitStore():
+                    self.reach()
+                    if self.meta is None and self.deletion is None:
+                        self.meta = Meta(epoch=1)
+                case do.SetDesired(desired=desired):
+                    self.reach()
+                    if self.meta is not None:
+                        self.set_meta(desired=desired)
+                case do.CleanStore():
+                    self.reach()
+                    self.meta = self.lease = None
+                case do.AddFinalizer():
+                    self.finalizer = True
+                case do.RemoveFinalizer():
+                    self.finalizer, self.gone = False, True
+                case do.DeleteRun():
+                    self.deletion = self.deletion or self.now
+                case do.CreatePod():
+                    self.create(action, observation)
+                case do.DeletePod(uid=uid):
+                    for process in self.pods:
+                        if process.uid == uid and process.deleting is None:
+                            process.deleting = self.now
+                case do.Requeue(after=after):
+                    assert after >= 0
+                    assert position == len(decision.actions) - 1, "a Requeue comes last"
+
+
+def settled(world: World) -> bool:
+    if world.gone or world.status.completion_time is not None:
+        return True
+    return Case(world.spec, world.status, world.look(), world.now).live
+
+
+def live_through(seed: int, rows: Counter[int]) -> World:
+    rng = random.Random(seed)
+    world = World(rng)
+    if rng.random() < 0.2:
+        recovery = world.spec.recovery.model_copy(update={"max_disruptions": rng.choice([0, 3])})
+        world.spec = world.spec.model_copy(update={"recovery": recovery})
+    for tick in range(TICKS):
+        world.faulty = tick < QUIET
+        world.tick()
+        for operator in range(2 if world.faulty else 1):
+            if world.gone or (world.faulty and rng.random() < 0.3):
+                continue
+            observation, version, spec, status = world.look(), world.version, world.spec, world.status
+            decision = decide(spec, status, observation, world.now)
+            rows[decision.row] += 1
+            assert decision.row != 42, (world.status, observation)
+            if world.faulty and operator == 0 and rng.random() < 0.3:
+                world.tick()  # and so the decision is of an old observation
+                world.fault()
+            die_at = rng.randrange(4) if world.faulty and rng.random() < 0.3 else None
+            try:
+                world.apply(decision, observation, version, die_at)
+            except Stopped:
+                continue
+    return world
+
+
+SEEDS = int(os.environ.get("PERDURE_SEEDS", "150"))
+PARTS = 5
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_whatever_breaks_a_run_ends_or_lives_under_one_holder(part: int) -> None:
+    rows: Counter[int] = Counter()
+    for seed in range(part, SEEDS, PARTS):
+        try:
+            world = live_through(seed, rows)
+            assert settled(world), ("stuck", world.status, world.look())
+            check_end(world)
+        except AssertionError as error:
+            error.add_note(f"seed {seed}")
+            raise
+    assert rows[41] > 0
+    if os.environ.get("PERDURE_SEEDS"):
+        print(sorted(rows.items()))
+
+
+def check_end(world: World) -> None:
+    done = world.status.condition("Finished")
+    if world.status.completion_time is None or world.gone:
+        return
+    assert done is not None
+    assert done.status == "True"
+    assert world.status.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+    if world.meta is not None and world.meta.outcome is not None and not world.wiped:
+        succeeded = world.status.condition("Succeeded")
+        assert succeeded is not None
+        assert succeeded.reason == json.loads(world.meta.outcome)["reason"]
