@@ -192,7 +192,7 @@ def catch_error(func: Any = None, *, for_steps: list[str] | None = None, max_rec
     return _as_decorator(func, decorate)
 
 
-def make_step_function(
+def make_step_function(  # noqa: PLR0917 - the origin's order of arguments
     func: Callable[P, R_co],
     num_workers: int = 4,
     retry_policy: RetryPolicy | None = None,
@@ -215,15 +215,21 @@ def make_step_function(
         )
     decorated: Any = func
     decorated._step_config = _config(
-        decorated.__name__, spec, num_workers, retry_policy, skipped, accept_event_subclasses
+        spec,
+        name=decorated.__name__,
+        num_workers=num_workers,
+        retry_policy=retry_policy,
+        skipped=skipped,
+        accept_event_subclasses=accept_event_subclasses,
     )
     result: StepFunction[P, R_co] = decorated
     return result
 
 
 def _config(
-    name: str,
     spec: StepSignatureSpec,
+    *,
+    name: str,
     num_workers: int,
     retry_policy: RetryPolicy | None,
     skipped: frozenset[str],

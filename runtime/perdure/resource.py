@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +44,10 @@ class ResourceDescriptor(Protocol):
     @property
     def cache(self) -> bool: ...
 
+    def dependencies(self) -> Sequence[tuple[str, ResourceDescriptor, Any]]:
+        """The resources that making this one needs, as (parameter, resource, type)."""
+        ...
+
     async def make(self, resolution: Resolution, annotation: Any) -> Any:
         """A new value; `annotation` is the parameter's type."""
         ...
@@ -69,20 +73,28 @@ class Resource(Generic[T]):
         self.factory = factory
         self.cache = cache
         self.name: str = getattr(factory, "__qualname__", None) or type(factory).__qualname__
+        # Names that postponed annotations of a local factory may mean, from where the step is decorated.
+        self.localns: Mapping[str, Any] | None = None
+        self._dependencies: list[tuple[str, ResourceDescriptor, Any]] | None = None
 
     async def make(self, resolution: Resolution, annotation: Any) -> Any:
         arguments = {
-            name: await resolution.get(resource, kind) for name, resource, kind in self._dependencies()
+            name: await resolution.get(resource, kind) for name, resource, kind in self.dependencies()
         }
         made = self.factory(**arguments)
         return await made if inspect.isawaitable(made) else made
 
-    def _dependencies(self) -> list[tuple[str, ResourceDescriptor, Any]]:
+    def dependencies(self) -> Sequence[tuple[str, ResourceDescriptor, Any]]:
+        if self._dependencies is None:
+            self._dependencies = self._read_signature()
+        return self._dependencies
+
+    def _read_signature(self) -> list[tuple[str, ResourceDescriptor, Any]]:
         function = self.factory
         if inspect.isclass(function) or not hasattr(function, "__annotations__"):
             function = getattr(function, "__init__" if inspect.isclass(function) else "__call__", function)
         try:
-            hints = get_type_hints(function, include_extras=True)
+            hints = get_type_hints(function, localns=dict(self.localns or {}), include_extras=True)
         except NameError as error:
             raise WorkflowValidationError(
                 f"resource {self.name}: an annotation names {error.name!r}, which isn't defined in its module"
@@ -126,6 +138,9 @@ class ResourceConfig:
     @property
     def name(self) -> str:
         return self.config_file if self.path_selector is None else f"{self.config_file}.{self.path_selector}"
+
+    def dependencies(self) -> Sequence[tuple[str, ResourceDescriptor, Any]]:
+        return ()
 
     async def make(self, resolution: Resolution, annotation: Any) -> Any:
         return self.load(annotation)
@@ -198,30 +213,35 @@ class ResourceManager:
 
 
 class Resolution:
-    """The making of one execution's resources: the way to where it is now, and what it made for itself."""
+    """The making of one execution's resources; what isn't cached is made once and kept here."""
 
-    __slots__ = ("_manager", "_own", "_path")
+    __slots__ = ("_manager", "_own")
 
-    def __init__(
-        self, manager: ResourceManager, path: tuple[str, ...] = (), own: dict[str, Any] | None = None
-    ):
+    def __init__(self, manager: ResourceManager) -> None:
         self._manager = manager
-        self._path = path
-        self._own: dict[str, Any] = {} if own is None else own
+        self._own: dict[str, Any] = {}
 
     async def get(self, resource: ResourceDescriptor, annotation: Any) -> Any:
         name = resource.name
-        if name in self._path:
-            circle = " -> ".join((*self._path[self._path.index(name) :], name))
-            raise ValueError(f"Circular resource dependency detected: {circle}")
-        inner = Resolution(self._manager, (*self._path, name), self._own)
         if resource.cache:
             if name in self._manager.resources:
                 return self._manager.resources[name]
-            return await self._manager.shared(name, lambda: resource.make(inner, annotation))
+            # Before anything waits: two executions that make the two halves of a circle would wait for ever.
+            check_circle(resource)
+            return await self._manager.shared(name, lambda: resource.make(self, annotation))
         if name not in self._own:
-            self._own[name] = await resource.make(inner, annotation)
+            check_circle(resource)
+            self._own[name] = await resource.make(self, annotation)
         return self._own[name]
+
+
+def check_circle(resource: ResourceDescriptor, path: tuple[str, ...] = ()) -> None:
+    """Raise ValueError when making `resource` needs itself, on whatever way."""
+    if resource.name in path:
+        circle = " -> ".join((*path[path.index(resource.name) :], resource.name))
+        raise ValueError(f"Circular resource dependency detected: {circle}")
+    for _, needed, _ in resource.dependencies():
+        check_circle(needed, (*path, resource.name))
 
 
 async def _run(make: Callable[[], Awaitable[Any]]) -> Any:

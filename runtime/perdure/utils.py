@@ -13,7 +13,7 @@ from typing_extensions import TypeAliasType
 from perdure.collect import Collect, Take
 from perdure.errors import WorkflowValidationError
 from perdure.events import Event
-from perdure.resource import ResourceDescriptor
+from perdure.resource import Resource, ResourceDescriptor
 
 BUSY_WAIT_DELAY = 0.01
 
@@ -81,6 +81,8 @@ def inspect_signature(
         base, metadata = _strip(annotation)
         descriptor = next((m for m in metadata if isinstance(m, ResourceDescriptor)), None)
         if descriptor is not None:
+            if isinstance(descriptor, Resource) and descriptor.localns is None:
+                descriptor.localns = localns
             resources.append(ResourceParameter(parameter.name, descriptor, base))
             continue
         context = _context_class(base)
