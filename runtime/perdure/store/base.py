@@ -41,7 +41,7 @@ class Reply:
 
 @dataclass(slots=True, frozen=True)
 class Acquired:
-    """`acquire` succeeded.
+    """`acquire` succeeded. `digest` is of the record at `seq`, as its commit gave it.
 
     restarted: the store's server is another process than at the last acquire, and it doesn't sync
     every write to disk: its unsynced tail may be missing.
@@ -52,6 +52,7 @@ class Acquired:
     cause: str
     store_time: float
     restarted: bool
+    digest: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -84,11 +85,12 @@ class Commit:
 
 @dataclass(slots=True, frozen=True)
 class Loaded:
-    """A run's durable state: `snapshot` stands for all up to seq `base`, `records` follow it.
+    """A run's durable state: `snapshot` stands for all up to seq `base`, `records` follow it, to `seq`.
 
     `snapshot` is None and `base` -1 before the first cut. Both are framed.
     """
 
+    seq: int
     base: int
     snapshot: bytes | None
     records: list[bytes]
@@ -179,7 +181,10 @@ class RunStore(Protocol):
     """
 
     async def init(self, record: bytes, *, installation: str = "") -> Reply:
-        """Create `meta` at epoch 1 and record 0 (the input), only if absent. OK either way."""
+        """Create `meta` at epoch 1 and record 0 (the input), only if absent. OK(epoch) either way.
+
+        CONFLICT when `meta` is gone and a log or snapshot is left: the store lost a part of the run.
+        """
         ...
 
     async def acquire(self, epoch: int, holder: str, ttl_ms: int) -> Acquired | Reply:
@@ -195,17 +200,27 @@ class RunStore(Protocol):
         ...
 
     async def commit(self, epoch: int, holder: str, commit: Commit) -> Reply:
-        """OK(seq) | FENCED(store's epoch) | GAP(store's seq) | CONFLICT(store's seq) | OUTCOME | NOMETA."""
+        """OK(seq) | FENCED(store's epoch) | GAP(store's seq) | CONFLICT(store's seq) | OUTCOME | NOMETA.
+
+        GAP's `data` is the digest at the store's seq: whether that record is the caller's own.
+        """
         ...
 
     async def cut(self, epoch: int, holder: str, seq: int, snapshot: bytes) -> Reply:
-        """Let `snapshot` stand for the log up to `seq`, which must be committed."""
+        """Let `snapshot` stand for the log up to `seq`.
+
+        OK(base) also when a later one does. GAP(store's seq) when `seq` isn't committed, CONFLICT when
+        the upload isn't what was sent (try again), FENCED(store's epoch), OUTCOME, NOMETA.
+        """
         ...
 
     async def release(
         self, epoch: int, holder: str, kind: str, *, wake_at: float | None = None, inbox_seen: str = ""
     ) -> Reply:
-        """Give the run back: kind `yield`, `idle` or `suspended`. INBOX when an event was not seen."""
+        """Give the run back: kind `yield`, `idle` or `suspended`.
+
+        INBOX when it is `idle` and an event after `inbox_seen` came in; FENCED, OUTCOME, NOMETA.
+        """
         ...
 
     async def load(self) -> Loaded | None:
@@ -215,11 +230,17 @@ class RunStore(Protocol):
     async def facts(self) -> RunFacts: ...
 
     async def advance(self, epoch: int, cause: str, *, deleted: bool = False) -> Reply:
-        """The takeover's fence: OK(epoch now). Upwards only; clears holder, lease and released."""
+        """The takeover's fence: OK(epoch now). Upwards only; clears holder, lease and released.
+
+        OUTCOME when there is one (unless `deleted`), NOMETA.
+        """
         ...
 
     async def finish(self, epoch: int, outcome: bytes) -> Reply:
-        """Fence and set the outcome if there is none: OUTCOME with what stands. NOMETA."""
+        """Fence and set the outcome if there is none: OUTCOME with what stands.
+
+        FENCED(store's epoch) when `epoch` isn't above it: decided on an old observation. NOMETA.
+        """
         ...
 
     async def set_desired(self, desired: str) -> Reply: ...

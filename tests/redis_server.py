@@ -1,0 +1,150 @@
+"""A real redis-server (or valkey-server) of a test's own: in a temporary directory, with an append-only file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+import redis
+
+STARTUP_SECONDS = 20.0
+
+
+def binary() -> str:
+    """The server's program. Raises FileNotFoundError that says how to get one."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found is None:
+        raise FileNotFoundError("the tests need redis-server or valkey-server (6.2 or newer) on the PATH")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """Options are those of redis.conf, with `_` for `-`: `RedisServer(appendfsync="always", maxmemory="8mb")`.
+
+    unix=True listens on a socket in its directory alone. Its data outlives `kill` and `stop` until the
+    object is closed (`close`, or the end of its `with`).
+    """
+
+    def __init__(self, *, unix: bool = False, **options: str | int) -> None:
+        # Short, since a unix socket's path may have no more than about 100 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="perdure-"))
+        self.port = 0 if unix else free_port()
+        self.password = str(options.get("requirepass", ""))
+        self._socket = self.directory / "redis.sock"
+        self._options: dict[str, str | int] = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "dir": str(self.directory),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "logfile": str(self.directory / "redis.log"),
+        }
+        if unix:
+            self._options["unixsocket"] = str(self._socket)
+        self._options |= {name.replace("_", "-"): value for name, value in options.items()}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        secret = f":{quote(self.password, safe='')}@" if self.password else ""
+        if self.port:
+            return f"redis://{secret}127.0.0.1:{self.port}/0"
+        return f"unix://{secret}{self._socket}?db=0"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        return self._process.pid
+
+    @property
+    def client(self) -> redis.Redis:
+        """A new blocking client, past every part of Perdure. Close it, or use it in a `with`."""
+        return redis.Redis.from_url(self.url)
+
+    def start(self) -> RedisServer:
+        command = [binary()]
+        for name, value in self._options.items():
+            command += [f"--{name}", str(value)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        self._wait_until_ready(self._process)
+        return self
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + STARTUP_SECONDS
+        with self.client as client:
+            while True:
+                try:
+                    client.ping()
+                    return
+                except redis.RedisError as error:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        log = self.directory / "redis.log"
+                        told = log.read_text()[-2000:] if log.exists() else "(no log)"
+                        raise RuntimeError(f"redis-server didn't start: {error}\n{told}") from error
+                    time.sleep(0.02)
+
+    def kill(self) -> None:
+        """kill -9: what it had not synced to disk is what a crash may lose."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Let it shut down in its own way. The data stays."""
+        self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """It keeps its connections and answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def restart(self, **options: str | int) -> None:
+        """Start again on the same port and data, after `kill` or `stop` or from running."""
+        self.stop()
+        self._options |= {name.replace("_", "-"): value for name, value in options.items()}
+        self.start()
+
+    def _end(self, sign: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(sign)
+        if sign is not signal.SIGKILL:
+            process.send_signal(signal.SIGCONT)
+        try:
+            process.wait(STARTUP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> RedisServer:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
