@@ -1,0 +1,296 @@
+"""The store in this process's memory: the same rules as the scripts, for tests and models."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from perdure.store.base import (
+    Acquired,
+    Commit,
+    InFlight,
+    Lease,
+    Loaded,
+    Meta,
+    Renewed,
+    Reply,
+    RunFacts,
+    StoreFacts,
+    Tag,
+)
+
+CUTTING = frozenset({"Crashed", "OOMKilled", "LeaseExpired", "Fenced", "StartTimeout"})
+
+
+@dataclass(slots=True)
+class _Run:
+    log: list[bytes]
+    epoch: int = 1
+    holder: str = ""
+    seq: int = 0
+    digest: str = ""
+    step_seq: int = 0
+    base: int = -1
+    outcome: bytes | None = None
+    released: str = ""
+    wake_at: float | None = None
+    desired: str = "Running"
+    cause: str = ""
+    flight: dict[str, InFlight] = field(default_factory=dict)
+    fenced: int = 0
+    summary: bytes = b"{}"
+    commit_time: float = 0.0
+    snapshot: bytes | None = None
+    restarts: int = 0
+    server: str = ""
+    deleted: bool = False
+    lease: tuple[int, str, float] | None = None
+    inbox: list[tuple[str, bytes]] = field(default_factory=list)
+    events: list[bytes] = field(default_factory=list)
+
+
+class MemoryStore:
+    """clock: seconds, the store's time. `restart()` makes it another server, as after a crash."""
+
+    def __init__(self, clock: Callable[[], float] = time.time, *, durable: str = "always") -> None:
+        self.clock = clock
+        self.durable = durable
+        self.server_id = secrets.token_hex(8)
+        self.runs: dict[tuple[str, str], _Run] = {}
+        self._identities: dict[str, str] = {}
+
+    def restart(self) -> None:
+        self.server_id = secrets.token_hex(8)
+
+    def run(self, namespace: str, uid: str) -> MemoryRunStore:
+        return MemoryRunStore(self, namespace, uid)
+
+    async def identity(self, namespace: str, *, create: bool = False) -> str | None:
+        if create:
+            self._identities.setdefault(namespace, secrets.token_hex(16))
+        return self._identities.get(namespace)
+
+    async def server(self) -> StoreFacts:
+        return StoreFacts(
+            run_id=self.server_id,
+            role="master",
+            version="memory",
+            durable=self.durable,
+            store_time=self.clock(),
+        )
+
+    async def close(self) -> None:
+        pass
+
+
+class MemoryRunStore:
+    """One run in a MemoryStore."""
+
+    def __init__(self, store: MemoryStore, namespace: str, uid: str) -> None:
+        self._store = store
+        self._key = (namespace, uid)
+
+    def _get(self) -> _Run | None:
+        return self._store.runs.get(self._key)
+
+    async def init(self, record: bytes, *, installation: str = "") -> Reply:
+        run = self._store.runs.setdefault(self._key, _Run(log=[record]))
+        return Reply(Tag.OK, run.seq)
+
+    async def acquire(self, epoch: int, holder: str, ttl_ms: int) -> Acquired | Reply:
+        run = self._get()
+        if run is None:
+            return Reply(Tag.NOMETA)
+        if run.outcome is not None:
+            return Reply(Tag.OUTCOME, 0, run.outcome)
+        if run.deleted or epoch < run.epoch:
+            return Reply(Tag.FENCED, run.epoch)
+        held = "" if epoch > run.epoch else run.holder
+        if held not in ("", holder):
+            return Reply(Tag.FENCED, run.epoch)
+        now = self._store.clock()
+        restarted = bool(
+            run.server and run.server != self._store.server_id and self._store.durable != "always"
+        )
+        if not held and run.cause in CUTTING:
+            run.flight = {
+                name: InFlight(name, entry.step, entry.cuts + 1) for name, entry in run.flight.items()
+            }
+        run.epoch, run.holder, run.released, run.wake_at = epoch, holder, "", None
+        run.server = self._store.server_id
+        run.restarts += restarted
+        run.lease = (epoch, holder, now + ttl_ms / 1000)
+        return Acquired(
+            seq=run.seq, desired=run.desired, cause=run.cause, store_time=now, restarted=restarted
+        )
+
+    def _renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
+        run = self._get()
+        if run is None:
+            return Reply(Tag.NOMETA)
+        if (epoch, holder) != (run.epoch, run.holder):
+            return Reply(Tag.FENCED, run.epoch)
+        if run.outcome is not None:
+            return Reply(Tag.OUTCOME, 0, run.outcome)
+        now = self._store.clock()
+        run.lease = (epoch, holder, now + ttl_ms / 1000)
+        last = run.inbox[-1][0] if run.inbox else ""
+        return Renewed(desired=run.desired, inbox_last_id=last, store_time=now)
+
+    async def renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
+        return self._renew(epoch, holder, ttl_ms)
+
+    def renewer(self, timeout: float) -> MemoryRenewer:
+        return MemoryRenewer(self)
+
+    async def commit(self, epoch: int, holder: str, commit: Commit) -> Reply:
+        run = self._get()
+        if run is None:
+            return Reply(Tag.NOMETA)
+        mine = (epoch, holder) == (run.epoch, run.holder)
+        if mine and commit.seq <= run.seq:
+            same = commit.seq < run.seq or commit.digest == run.digest
+            return Reply(Tag.OK if same else Tag.CONFLICT, run.seq)
+        if run.outcome is not None:
+            return Reply(Tag.OUTCOME, 0, run.outcome)
+        if not mine:
+            run.fenced += 1
+            return Reply(Tag.FENCED, run.epoch)
+        if commit.seq > run.seq + 1:
+            return Reply(Tag.GAP, run.seq)
+        run.log.append(commit.record)
+        run.seq, run.digest = commit.seq, commit.digest
+        run.summary, run.commit_time = commit.summary, self._store.clock()
+        if commit.progress:
+            run.step_seq = commit.seq
+        for sign, name, step in commit.flight:
+            if sign == "-":
+                run.flight.pop(name, None)
+            elif sign == "+":
+                run.flight.setdefault(name, InFlight(name, step, 0))
+            elif name in run.flight:
+                run.flight[name] = InFlight(name, run.flight[name].step, 0)
+        if commit.inbox_ack:
+            limit = _stream_id(commit.inbox_ack)
+            run.inbox = [entry for entry in run.inbox if _stream_id(entry[0]) > limit]
+        run.events.extend(commit.events)
+        if commit.outcome is not None:
+            run.outcome, run.lease = commit.outcome, None
+        return Reply(Tag.OK, run.seq)
+
+    async def cut(self, epoch: int, holder: str, seq: int, snapshot: bytes) -> Reply:
+        run = self._get()
+        if run is None:
+            return Reply(Tag.NOMETA)
+        if run.outcome is not None:
+            return Reply(Tag.OUTCOME, 0, run.outcome)
+        if (epoch, holder) != (run.epoch, run.holder):
+            return Reply(Tag.FENCED, run.epoch)
+        if seq <= run.base:
+            return Reply(Tag.OK, run.base)
+        if seq > run.seq:
+            return Reply(Tag.GAP, run.seq)
+        del run.log[: seq - run.base]
+        run.snapshot, run.base = snapshot, seq
+        return Reply(Tag.OK, seq)
+
+    async def release(
+        self, epoch: int, holder: str, kind: str, *, wake_at: float | None = None, inbox_seen: str = ""
+    ) -> Reply:
+        run = self._get()
+        if run is None:
+            return Reply(Tag.NOMETA)
+        if run.outcome is not None:
+            return Reply(Tag.OUTCOME, 0, run.outcome)
+        if (epoch, holder) != (run.epoch, run.holder):
+            return Reply(Tag.FENCED, run.epoch)
+        if kind == "idle" and run.inbox and run.inbox[-1][0] != inbox_seen:
+            return Reply(Tag.INBOX)
+        run.released, run.wake_at, run.lease = kind, wake_at, None
+        return Reply(Tag.OK)
+
+    async def load(self) -> Loaded | None:
+        run = self._get()
+        if run is None:
+            return None
+        return Loaded(seq=run.seq, base=run.base, snapshot=run.snapshot, records=list(run.log))
+
+    async def facts(self) -> RunFacts:
+        run, now = self._get(), self._store.clock()
+        if run is None:
+            return RunFacts(meta=None, lease=None, inbox_pending=0, store_time=now)
+        lease = None
+        if run.lease is not None and run.lease[2] > now:
+            lease = Lease(run.lease[0], run.lease[1], run.lease[2] - now)
+        meta = Meta(
+            epoch=run.epoch,
+            holder=run.holder,
+            seq=run.seq,
+            step_seq=run.step_seq,
+            base=run.base,
+            outcome=run.outcome,
+            released=run.released,
+            wake_at=run.wake_at,
+            desired=run.desired,
+            cause=run.cause,
+            in_flight=tuple(sorted(run.flight.values(), key=lambda f: f.invocation)),
+            fenced=run.fenced,
+            summary=run.summary,
+            commit_time=run.commit_time,
+            log_bytes=sum(map(len, run.log)),
+            snapshot_bytes=len(run.snapshot or b""),
+            restarts=run.restarts,
+            deleted=run.deleted,
+        )
+        return RunFacts(meta=meta, lease=lease, inbox_pending=len(run.inbox), store_time=now)
+
+    async def advance(self, epoch: int, cause: str, *, deleted: bool = False) -> Reply:
+        run = self._get()
+        if run is None:
+            return Reply(Tag.NOMETA)
+        if run.outcome is not None and not deleted:
+            return Reply(Tag.OUTCOME, 0, run.outcome)
+        if epoch > run.epoch:
+            run.epoch, run.holder, run.released, run.cause = epoch, "", "", cause
+            run.wake_at = run.lease = None
+        run.deleted = run.deleted or deleted
+        return Reply(Tag.OK, run.epoch)
+
+    async def finish(self, epoch: int, outcome: bytes) -> Reply:
+        run = self._get()
+        if run is None:
+            return Reply(Tag.NOMETA)
+        if run.outcome is None:
+            run.epoch = max(run.epoch, epoch)
+            run.holder, run.released, run.lease, run.outcome = "", "", None, outcome
+        return Reply(Tag.OUTCOME, run.epoch, run.outcome)
+
+    async def set_desired(self, desired: str) -> Reply:
+        run = self._get()
+        if run is None:
+            return Reply(Tag.NOMETA)
+        run.desired = desired
+        return Reply(Tag.OK)
+
+    async def clean(self) -> None:
+        self._store.runs.pop(self._key, None)
+
+
+class MemoryRenewer:
+    """A lease client of a MemoryRunStore."""
+
+    def __init__(self, run: MemoryRunStore) -> None:
+        self._run = run
+
+    def renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
+        return self._run._renew(epoch, holder, ttl_ms)
+
+    def close(self) -> None:
+        pass
+
+
+def _stream_id(text: str) -> tuple[int, int]:
+    milliseconds, _, number = text.partition("-")
+    return int(milliseconds), int(number or 0)
