@@ -28,11 +28,10 @@ def list_collectors(steps: Steps) -> dict[str, tuple[str, ...]]:
     changed = True
     while changed:
         changed = False
-        for name in found:
-            joining = _joining(steps, steps[name].return_list_types, found)
-            if joining != found[name]:
-                found[name] = joining
-                changed = True
+        for name, known in found.items():
+            before = len(known)
+            known.update(_joining(steps, steps[name].return_list_types, found))
+            changed = changed or len(known) > before
     return {name: tuple(step for step in steps if step in joining) for name, joining in found.items()}
 
 

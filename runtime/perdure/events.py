@@ -29,7 +29,8 @@ class DictLikeModel(BaseModel):
     methods. Private attributes may be given by keyword.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    # NaN and infinities stay what they are: as null a float field would refuse them on the way back.
+    model_config = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
 
     _data: dict[str, Any] = PrivateAttr(default_factory=dict)
     # Names that pydantic takes as fields, aliases included; computed once per class.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -62,3 +63,12 @@ def resolve(name: str) -> Any:
     """As the active serializer resolves it, else by import."""
     resolver = active_resolver.get()
     return import_by_name(name) if resolver is None else resolver(name)
+
+
+_RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def check_run_id(run_id: str) -> None:
+    """Raises ValueError for what can't name a run."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise ValueError(f"run_id {run_id!r}: use 1 to 128 letters, digits, '.', '_' or '-'")
