@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
+
 from perdure.control.actions import (
     Action,
     AddFinalizer,
@@ -30,7 +31,7 @@ from perdure.control.case import Case
 from perdure.control.storeside import apply_to_store, goes_on
 from perdure.control.transitions import pod_refused
 from perdure.store.base import Tag
-
+from perdure.store.records import input_record
 from perdure_operator import metrics, names
 from perdure_operator.cache import Cache, key_of
 from perdure_operator.events import post_events
@@ -38,7 +39,6 @@ from perdure_operator.kube import Kube, KubeError
 from perdure_operator.observe import Sight
 from perdure_operator.pods import runner_pod
 from perdure_operator.queue import Retry
-from perdure_operator.records import input_record
 from perdure_operator.settings import OperatorSettings
 from perdure_operator.source import keep_source
 from perdure_operator.stores import Stores
@@ -162,7 +162,7 @@ class Applier:
     ) -> None:
         run = sight.run
         link = self.stores.link(await self.stores.url(run))
-        async with asyncio.timeout(self.stores.timeout):
+        async with link.turns, asyncio.timeout(self.stores.timeout):
             reply = await apply_to_store(
                 action,
                 link.store.run(run.metadata.namespace, run.metadata.uid),

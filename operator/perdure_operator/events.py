@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
+
 from perdure.control.actions import Event
 from perdure.control.api import API_VERSION, KIND, Metadata
-
 from perdure_operator.kube import Kube, KubeError
 
 COMPONENT = "perdure-operator"

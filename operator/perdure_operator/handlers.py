@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import kopf
-from perdure.control.api import GROUP, PLURAL, VERSION
 
+from perdure.control.api import GROUP, PLURAL, VERSION
 from perdure_operator import names
 from perdure_operator.cache import Cache, RunKey, key_of
 from perdure_operator.queue import WorkQueue

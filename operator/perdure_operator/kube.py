@@ -16,8 +16,8 @@ from urllib.parse import quote, urlencode
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.rest import RESTClientObject
-from perdure.control.api import API_VERSION, PLURAL
 
+from perdure.control.api import API_VERSION, PLURAL
 from perdure_operator import names
 
 Json = dict[str, Any]

@@ -9,7 +9,6 @@ from typing import Any
 from perdure.control.api import FINALIZER, WorkflowRun, read_run, read_status
 from perdure.control.observation import Observation, Pod, StoreView
 from perdure.control.times import from_rfc3339
-
 from perdure_operator.cache import Cache, key_of
 from perdure_operator.kube import Kube, KubeError
 from perdure_operator.podstate import read_pod

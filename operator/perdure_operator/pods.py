@@ -7,7 +7,6 @@ from typing import Any
 
 from perdure.control.api import PodTemplate, WorkflowRun
 from perdure.runner.settings import RunnerSettings
-
 from perdure_operator import names
 
 SOURCE_PATH = "/perdure/source"

@@ -11,7 +11,6 @@ from typing import Any
 
 from perdure.control.observation import Pod, PodState
 from perdure.control.times import from_rfc3339
-
 from perdure_operator import names
 
 DISRUPTIONS = frozenset({"Evicted", "Preempting", "NodeShutdown", "Shutdown", "Terminated"})

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 
 import structlog
+
 from perdure.control.decide import decide
 from perdure.control.observation import StoreState
 from perdure.errors import StoreError
-
 from perdure_operator import metrics
 from perdure_operator.apply import Applier
 from perdure_operator.cache import Cache, RunKey

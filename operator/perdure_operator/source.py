@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from perdure.control.api import WorkflowRun
-
 from perdure_operator import names
 from perdure_operator.kube import Kube, KubeError
 

@@ -16,10 +16,13 @@ from perdure.control.storewatch import StoreWatch, system_clock
 from perdure.errors import StoreError
 from perdure.store.base import Store
 from perdure.store.redis import RedisStore
-
 from perdure_operator.kube import Kube, KubeError
 
 URL_FRESH_SECONDS = 15.0
+# No more looks at one store at a time than its client has connections; the next would be refused one.
+CONNECTIONS = 4
+# A store that just failed to answer isn't asked again by each of its runs in turn.
+FAILURE_FRESH_SECONDS = 1.0
 UNUSED_SECONDS = 600.0
 
 
@@ -29,11 +32,14 @@ class StoreUrlError(Exception):
 
 @dataclass(slots=True)
 class Link:
-    """One store as this operator sees it. used: monotonic time of the last look."""
+    """One store as this operator sees it. used, failed: monotonic times of the last look and failure."""
 
     store: Store
     watch: StoreWatch
-    used: float
+    used: float = 0.0
+    failed: float = float("-inf")
+    trouble: str = ""
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS))
 
 
 @dataclass(slots=True)
@@ -64,13 +70,22 @@ class Stores:
             since = self._missing_since.setdefault(uid, now)
             return StoreView(StoreState.UNREACHABLE, until=since, trouble_until=now, message=str(error))
         self._missing_since.pop(uid, None)
+        async with link.turns:
+            if time.monotonic() - link.failed < FAILURE_FRESH_SECONDS:
+                return link.watch.unreachable(link.trouble, system_clock())
+            view = await self._look(link, run, may_create_id)
+        if view.state is StoreState.UNREACHABLE:
+            link.failed, link.trouble = time.monotonic(), view.message
+        return view
+
+    async def _look(self, link: Link, run: WorkflowRun, may_create_id: bool) -> StoreView:
         try:
             async with asyncio.timeout(self.timeout):
                 return await observe_store(
                     link.store,
                     link.watch,
                     namespace=run.metadata.namespace,
-                    uid=uid,
+                    uid=run.metadata.uid,
                     expected_id=run.status.store_id,
                     lease_seconds=run.spec.recovery.lease_seconds,
                     clock=system_clock,
@@ -93,7 +108,7 @@ class Stores:
                 raise StoreUrlError(
                     f"the Redis URL is not one ({error}); it must look like redis://HOST:6379/0"
                 ) from error
-            link = self.links[url] = Link(store, StoreWatch(system_clock()), 0.0)
+            link = self.links[url] = Link(store, StoreWatch(system_clock()))
         link.used = time.monotonic()
         return link
 

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 import structlog
-from perdure.control.api import read_status
 
+from perdure.control.api import read_status
 from perdure_operator import metrics
 from perdure_operator.cache import Cache, RunKey
 from perdure_operator.kube import Kube, KubeError
