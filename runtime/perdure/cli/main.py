@@ -1,0 +1,100 @@
+"""The `perdure` command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from perdure.cli.errors import UsageError
+from perdure.errors import ManifestError, PerdureError
+from perdure.local.errors import LocalError
+
+app = typer.Typer(
+    help="Durable Python workflows: on this machine as on a cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def perdure() -> None:
+    """Durable Python workflows: on this machine as on a cluster."""
+
+
+@app.command()
+def version() -> None:
+    """Print the installed version."""
+    typer.echo(installed_version("perdure"))
+
+
+@app.command()
+def run(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A WorkflowRun manifest, package.module:NAME or file.py:NAME", show_default=False
+        ),
+    ],
+    input: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads it at run time
+        typer.Option(help="The StartEvent's fields: JSON, or @FILE; over those of the manifest."),
+    ] = None,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The run's name; an unfinished run of that name is resumed."),
+    ] = None,
+    redis: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="URL of a Redis to keep the state in, instead of an embedded one.", envvar="PERDURE_REDIS"
+        ),
+    ] = None,
+    new: Annotated[bool, typer.Option("--new", help="Abandon an unfinished run of that name.")] = False,
+    kill_runner: Annotated[
+        bool,
+        typer.Option(
+            "--kill-runner", help="Kill the runner once after a random commit, to see it taken over."
+        ),
+    ] = False,
+    dir: Annotated[Path, typer.Option(help="Where runs are kept.", show_default=True)] = Path(".perdure"),
+) -> None:
+    """Run a workflow so that it survives the death of its process; resume it if it was interrupted.
+
+    Exit status: 0 completed, 1 ended otherwise, 2 something in the command, the manifest or the
+    input is wrong, 130 interrupted by Ctrl-C (the same command resumes it).
+    """
+    from perdure.cli.run import Options, execute
+    from perdure.cli.target import read_target
+
+    console = Console()
+    options = Options(
+        target=read_target(target, name=name, given_input=input),
+        folder=dir,
+        redis_url=redis,
+        fresh=new,
+        kill_runner=kill_runner,
+    )
+    raise typer.Exit(execute(options, console))
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    try:
+        app()
+    except (UsageError, ManifestError, LocalError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except PerdureError as error:
+        print(f"Error: {type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""`perdure run`: from a target to a result, with a Redis, a supervisor and a display around it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from perdure.cli.display import Display, display_for, steps_known
+from perdure.cli.errors import UsageError
+from perdure.cli.report import show_failure, show_result
+from perdure.cli.target import Target
+from perdure.control.api import WorkflowRun
+from perdure.control.outcome import Outcome, decode_outcome, decode_summary
+from perdure.errors import StoreAccessError, StoreError, StoreUnavailableError
+from perdure.local.embedded import EmbeddedRedis
+from perdure.local.errors import LocalError
+from perdure.local.state import NAMESPACE, RunFolder, is_over
+from perdure.local.supervisor import GRACE_SECONDS, Sight, Supervisor
+from perdure.store.base import Store
+from perdure.store.redis import RedisStore
+
+COMPLETED, ENDED_OTHERWISE, BAD_INPUT = 0, 1, 2
+FIRST_CONNECT_SECONDS = 10.0
+POLL_SECONDS = 0.25
+DRAIN_SECONDS = GRACE_SECONDS + 2.0
+
+
+@dataclass(slots=True, frozen=True)
+class Options:
+    target: Target
+    folder: Path
+    redis_url: str | None
+    fresh: bool
+    kill_runner: bool
+
+
+def execute(options: Options, console: Console) -> int:
+    """Run or resume; the exit status. Raises PerdureError for what the user has to mend."""
+    folder = RunFolder(options.folder, options.target.run.metadata.name)
+    with folder.locked():
+        return asyncio.run(_Command(options, folder, console).run())
+
+
+class _Command:
+    def __init__(self, options: Options, folder: RunFolder, console: Console) -> None:
+        self._options = options
+        self._folder = folder
+        self._console = console
+        self._stopped_by: signal.Signals | None = None
+        self._supervisor: Supervisor | None = None
+        self._outcome: Outcome | None = None
+        self._kill_at = random.uniform(0.2, 0.7) if options.kill_runner else None
+        self._ending: asyncio.Task[bool] | None = None
+
+    async def run(self) -> int:
+        self._heed_signals()
+        old = self._old()
+        async with self._redis() as (store, url, embedded):
+            run = await self._begin(old, store)
+            with display_for(self._console, self._folder.name) as display:
+                supervisor = Supervisor(
+                    self._folder,
+                    run,
+                    store,
+                    redis_url=url,
+                    source_path=self._source_path(),
+                    poll=POLL_SECONDS,
+                    on_sight=lambda sight: self._seen(sight, display),
+                    on_event=display.event,
+                    on_output=display.line,
+                    before_look=embedded.ensure_running if embedded is not None else lambda: None,
+                )
+                self._supervisor = supervisor
+                if self._stopped_by is not None:
+                    supervisor.stop()
+                run = await supervisor.until_over()
+                if not is_over(run):
+                    await self._let_go(supervisor, display)
+        return self._report(run, str(supervisor.processes.log))
+
+    # --- begin ------------------------------------------------------------------------------------------
+
+    def _old(self) -> WorkflowRun | None:
+        try:
+            return self._folder.read()
+        except LocalError:
+            if self._options.fresh:
+                return None
+            raise
+
+    async def _begin(self, old: WorkflowRun | None, store: Store) -> WorkflowRun:
+        """The unfinished run of this name, or a new one."""
+        wanted = self._options.target.run
+        if old is not None and not is_over(old) and not self._options.fresh:
+            said = f"Resuming run '{self._folder.name}', at attempt {max(1, old.status.attempt)}."
+            if old.spec != wanted.spec:
+                said += " It goes on as it was started, though its manifest or input differs now; --new starts afresh."
+            self._console.print(said, markup=False, highlight=False, soft_wrap=True)
+            return old
+        if old is not None and self._options.redis_url is not None:
+            # With a Redis of its own the old run's state goes with its folder.
+            await store.run(NAMESPACE, old.metadata.uid).clean()
+        return self._folder.create(wanted, self._options.target.modules)
+
+    def _source_path(self) -> str:
+        ours = str(self._folder.source.resolve())
+        given = self._options.target.source_path
+        return f"{ours}{os.pathsep}{given}" if self._folder.source.is_dir() else given
+
+    @contextlib.asynccontextmanager
+    async def _redis(self) -> AsyncIterator[tuple[Store, str, EmbeddedRedis | None]]:
+        url = self._options.redis_url
+        if url is not None:
+            store = await _connect(url)
+            try:
+                yield store, url, None
+            finally:
+                await store.close()
+            return
+        embedded = EmbeddedRedis(self._folder.redis)
+        try:
+            embedded.start()
+            store = RedisStore.from_url(embedded.url)
+            yield store, embedded.url, embedded
+            await store.close()
+        finally:
+            embedded.stop()
+
+    # --- meanwhile --------------------------------------------------------------------------------------
+
+    def _seen(self, sight: Sight, display: Display) -> None:
+        display.sight(sight)
+        meta = sight.store.meta
+        if meta is None:
+            return
+        if meta.outcome is not None:
+            self._outcome = decode_outcome(meta.outcome)
+        elif self._kill_at is not None and self._supervisor is not None:
+            summary = decode_summary(meta.summary)
+            done, known = summary.completed_steps, steps_known(summary)
+            if done >= 3 and done >= self._kill_at * known:
+                pid = self._supervisor.processes.kill()
+                if pid is not None:
+                    self._kill_at = None
+                    display.line(
+                        f"kill -9 {pid}: the runner is gone after commit {meta.seq}, as --kill-runner asked"
+                    )
+
+    def _heed_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(sig, self._asked_to_stop, sig)
+
+    def _asked_to_stop(self, sig: signal.Signals) -> None:
+        if self._stopped_by is not None and self._supervisor is not None:
+            self._supervisor.processes.kill()  # asked twice: no more waiting
+        self._stopped_by = sig
+        if self._supervisor is not None:
+            self._supervisor.stop()
+
+    async def _let_go(self, supervisor: Supervisor, display: Display) -> None:
+        if supervisor.processes.alive:
+            display.line("Stopping: steps in flight may reach their next commit (again to stop at once)")
+        await supervisor.processes.end_all(DRAIN_SECONDS)
+
+    # --- end --------------------------------------------------------------------------------------------
+
+    def _report(self, run: WorkflowRun, log: str) -> int:
+        if not is_over(run):
+            self._console.print("Interrupted: the same command resumes it.")
+            return 128 + (self._stopped_by or signal.SIGINT)
+        if run.status.is_true("Succeeded") and self._outcome is not None:
+            show_result(self._console, run, self._outcome)
+            if self._kill_at is not None:
+                self._console.print("(the run ended before --kill-runner came to it)")
+            return COMPLETED
+        show_failure(self._console, run, self._outcome, log)
+        invalid = run.status.failure is not None and run.status.failure.reason == "InvalidSpec"
+        return BAD_INPUT if invalid else ENDED_OTHERWISE
+
+
+async def _connect(url: str) -> RedisStore:
+    """A store that has answered. Raises UsageError when it doesn't, soon, with what to look at."""
+    until = time.monotonic() + FIRST_CONNECT_SECONDS
+    try:
+        store = RedisStore.from_url(url)
+    except StoreError as error:
+        raise UsageError(f"--redis: {error}") from error
+    while True:
+        try:
+            facts = await store.server()
+            break
+        except StoreAccessError as error:
+            raise UsageError(f"--redis: {error}") from error
+        except StoreUnavailableError as error:
+            if time.monotonic() > until:
+                raise UsageError(
+                    f"--redis: {error}. Tried for {FIRST_CONNECT_SECONDS:g} s; is the server up, and the URL right?"
+                ) from error
+            await asyncio.sleep(0.5)
+    if facts.role != "master":
+        raise UsageError(f"--redis: the server is a {facts.role}; give the URL of its master")
+    return store
