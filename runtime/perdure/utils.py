@@ -99,8 +99,7 @@ def inspect_signature(
         context_state_type = None
     returned = hints.get("return", inspect.Signature.empty)
     bare, listed = _return_types(returned)
-    target = inspect.unwrap(func)
-    if inspect.isasyncgenfunction(target) or any(
+    if inspect.isasyncgenfunction(func) or any(
         get_origin(member) in _ASYNC_STREAMS or member in _ASYNC_STREAMS for member in _members(returned)
     ):
         problems.append(
@@ -115,7 +114,8 @@ def inspect_signature(
         return_types=bare,
         return_list_types=listed,
         return_declared=returned is not inspect.Signature.empty,
-        is_async=inspect.iscoroutinefunction(target),
+        # Either may be a coroutine function: a decorator around a step can be plain or async by itself.
+        is_async=inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(inspect.unwrap(func)),
         problems=tuple(problems),
     )
 
