@@ -93,6 +93,7 @@ class World:
     faulty: bool = True
     # what must hold
     faults: int = 1
+    faults_seen: int = 0
     takeovers: int = 0
     holders: dict[int, set[str]] = field(default_factory=dict)
     outcome: bytes | None = None
@@ -179,7 +180,7 @@ class World:
 
     def run(self, process: Process) -> None:
         if process.node == "paused":
-            return
+            return None
         reaches = self.up and not process.cut_off
         if process.renewed is None:
             if reaches:
@@ -190,11 +191,11 @@ class World:
                         self.die(process, 76)
                     case _:
                         self.die(process, 0)
-            return
+            return None
         if not reaches:
             if self.now - process.renewed >= LEASE:
                 self.die(process, 76, "LeaseLost")
-            return
+            return None
         meta = self.meta
         if meta is None or meta.epoch != process.epoch or meta.holder != process.uid:
             return self.die(process, 76)
@@ -214,10 +215,15 @@ class World:
         dice = self.rng.random()
         summary = encode_summary(Summary(completed_steps=meta.seq, waiting=self.chance(0.2)))
         if self.chance(0.05):
-            summary = self.rng.choice([b"", b"[]", b'{"activeSteps": 3}', b"\xff", b'{"lastProgressTime": 1e99}'])
+            summary = self.rng.choice(
+                [b"", b"[]", b'{"activeSteps": 3}', b"\xff", b'{"lastProgressTime": 1e99}']
+            )
         if dice < 0.4:
             self.set_meta(
-                seq=meta.seq + 1, step_seq=meta.seq + 1, in_flight=(InFlight("i", "step", 0),), summary=summary
+                seq=meta.seq + 1,
+                step_seq=meta.seq + 1,
+                in_flight=(InFlight("i", "step", 0),),
+                summary=summary,
             )
         elif dice < 0.45:
             self.set_meta(seq=meta.seq + 1, summary=summary)
@@ -248,8 +254,9 @@ class World:
             self.mend(process)
         if self.faulty:
             self.break_store()
-        else:
+        elif not self.up:
             self.up = True
+            self.fault()
         if self.up and self.meta is not None and self.chance(0.3):
             self.backup = (self.meta, self.lease)
 
@@ -303,6 +310,7 @@ class World:
             self.fault()
         elif not self.up and self.chance(0.1):
             self.up = True
+            self.fault()  # it may have forgotten something
             self.store_process += self.chance(0.5)
         if self.meta is not None and self.backup is not None and self.up and self.chance(0.002):
             self.meta, self.lease = self.backup  # it restarts without its tail
@@ -370,7 +378,8 @@ class World:
         if self.takes_over(new):
             assert self.faults > 0, f"a takeover without a fault: {new.cause}"
             self.takeovers += 1
-            self.faults = 0
+            self.faults -= self.faults_seen  # what broke after the look may cause one more
+            self.faults_seen = 0
         text = json.dumps(new.to_json())
         assert len(text) <= 16 * 1024
         self.status = read_status(json.loads(text))
@@ -391,7 +400,9 @@ class World:
         uid = f"pod-{len(self.pods)}"
         self.pods.append(Process(uid=uid, epoch=action.epoch, since=self.now))
 
-    def apply(self, decision: do.Decision, observation: Observation, version: int, die_at: int | None) -> None:
+    def apply(
+        self, decision: do.Decision, observation: Observation, version: int, die_at: int | None
+    ) -> None:
         for position, action in enumerate(decision.actions):
             if position == die_at:
                 self.watch = StoreWatch(self.clock)
@@ -452,6 +463,7 @@ def live_through(seed: int, rows: Counter[int]) -> World:
             if world.gone or (world.faulty and rng.random() < 0.3):
                 continue
             observation, version, spec, status = world.look(), world.version, world.spec, world.status
+            world.faults_seen = world.faults
             decision = decide(spec, status, observation, world.now)
             rows[decision.row] += 1
             assert decision.row != 42, (world.status, observation)

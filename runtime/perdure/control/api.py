@@ -9,11 +9,11 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from perdure.control.problems import explain
 from perdure.control.status import Condition, Phase, WorkflowRunStatus, phase_of, read_status
-from perdure.control.template import KubernetesObject, PodTemplate, SpecModel
+from perdure.control.template import PodTemplate, SpecModel
 
 __all__ = [
     "API_VERSION",
@@ -48,6 +48,11 @@ FINALIZER = "perdure.dev/state"
 MAX_INPUT_BYTES = 32 * 1024
 ENTRYPOINT = r"^[A-Za-z0-9_.-]+:[A-Za-z_][A-Za-z0-9_]*$"
 NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+JsonObject = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]
 
 
 class ConfigMapRef(SpecModel):
@@ -126,7 +131,7 @@ class WorkflowRunSpec(SpecModel):
     """What to run, and how it survives."""
 
     workflow: WorkflowRef
-    input: KubernetesObject = Field(
+    input: JsonObject = Field(
         default_factory=dict, description="The StartEvent's fields; at most 32 KiB of JSON."
     )
     template: PodTemplate = Field(default_factory=PodTemplate)

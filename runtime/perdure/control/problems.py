@@ -35,7 +35,11 @@ def explain(error: ValidationError, model: type[BaseModel], root: str = "") -> l
     problems: dict[tuple[str | int, ...], Problem] = {}
     for detail in error.errors():
         path, parent = _walk(detail["loc"], model)
-        problems.setdefault(path, Problem((*head, *path), _message(detail, parent)))
+        said = problems.get(path)
+        if said is None:
+            problems[path] = Problem((*head, *path), _message(detail, parent))
+        elif detail["type"] == "string_type":  # the second half of "a number or a string"
+            problems[path] = Problem(said.path, f"{said.message} or a string, as in 1Gi")
     return list(problems.values())
 
 
@@ -131,6 +135,8 @@ def _unknown(name: str, parent: type[BaseModel] | None) -> str:
 
 
 def _close(word: str, known: list[str]) -> str:
+    if len(known) == 1:
+        return ""
     by_lower = {one.lower().replace("_", ""): one for one in known}
     found = get_close_matches(word.lower().replace("_", ""), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[found[0]]}?" if found else ""

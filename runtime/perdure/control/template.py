@@ -17,9 +17,11 @@ class SpecModel(BaseModel):
 
 
 # Kubernetes' own objects: the pod's creation checks them, so the resource keeps them as they are.
+# Without a type, because the API server compares two objects of unknown fields only by the keys
+# that both have, and values of no type as a whole.
 KubernetesObject = Annotated[
     dict[str, Any],
-    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+    WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True}),
 ]
 Quantity = Annotated[
     int | str,
