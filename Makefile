@@ -50,7 +50,7 @@ test: $(VENV)/.stamp-dev redis $(if $(filter cluster,$(SUITES)),cluster-env)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/suites $(SUITES)
 
 cluster-env:
-	@tests/cluster/env/prepare
+	@tests/cluster/env/prepare >/dev/null
 
 cluster: $(VENV)/.stamp-dev cluster-env
 	@PYTHONPATH=tests $(BIN)/python -m cluster.playground

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from base64 import b64decode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ class Cluster:
     @property
     def store(self) -> Store:
         if self._store is None:
-            self._store = Store(self, SYSTEM, f"{RELEASE}-redis")
+            service = f"{RELEASE}-redis"
+            encoded = self.kubectl("-n", SYSTEM, "get", "secret", service, "-o", "jsonpath={.data.password}")
+            self._store = Store(self, SYSTEM, service, b64decode(encoded).decode())
         return self._store
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120.0) -> str:
@@ -113,11 +116,8 @@ class Cluster:
         """Both charts; what the tests must not kill by accident sits on the control plane."""
         self.tool("helm", "upgrade", "--install", "perdure-crds", "charts/perdure-crds", "--wait")
         repository, tag = self.image.rsplit(":", 1)
-        redis_repository, redis_tag = self.settings["PERDURE_REDIS_IMAGE"].rsplit(":", 1)
-        values = (
-            f"image.repository={repository},image.tag={tag},"
-            f"redis.image.repository={redis_repository},redis.image.tag={redis_tag}"
-        )
+        redis = self.settings["PERDURE_REDIS_IMAGE"]
+        values = f"image.repository={repository},image.tag={tag},redis.image={redis}"
         self.tool(
             "helm", "upgrade", "--install", RELEASE, "charts/perdure", "--namespace", SYSTEM, "--create-namespace",
             "--values", str(HERE / "values.yaml"), "--set-string", values, "--wait", "--timeout", "3m",
