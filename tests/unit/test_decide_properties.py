@@ -227,7 +227,7 @@ class World:
             )
         elif dice < 0.45:
             self.set_meta(seq=meta.seq + 1, summary=summary)
-        elif dice < (0.48 if self.faulty else 0.55):
+        elif dice < (0.4525 if self.faulty else 0.55):
             reason = self.rng.choice(["Completed", "StepFailed"])
             self.set_meta(seq=meta.seq + 1)
             self.end(encode_outcome(Outcome(reason, result={"n": 1})))
@@ -277,7 +277,9 @@ class World:
         if dice >= 0.07:
             return
         if dice < 0.02 and process.alive:
-            self.die(process, self.rng.choice([1, 137] if self.chance(0.9) else [0, 76, 77]))
+            code = self.rng.choice([1, 137] if self.chance(0.9) else [0, 76, 77])
+            fatal = code == 77 and self.chance(0.3)
+            self.die(process, code, "Incompatible" if fatal else "")
             process.disrupted = self.chance(0.2)
         elif dice < 0.03:
             process.node = self.rng.choice(["paused", "notready", "dead"])
@@ -478,7 +480,7 @@ def live_through(seed: int, rows: Counter[int]) -> World:
     return world
 
 
-SEEDS = int(os.environ.get("PERDURE_SEEDS", "150"))
+SEEDS = int(os.environ.get("PERDURE_SEEDS", "100"))
 PARTS = 5
 
 

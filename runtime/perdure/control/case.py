@@ -21,6 +21,7 @@ from perdure.store.base import Meta
 KEPT_ATTEMPTS = 5
 KEPT_PODS = 2
 AVOID_SECONDS = 600.0
+MANY_SILENT = "ManyLeasesSilent"
 
 
 @dataclass(slots=True)

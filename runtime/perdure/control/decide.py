@@ -12,7 +12,6 @@ from perdure.control.actions import (
     AddFinalizer,
     AdvanceEpoch,
     CleanStore,
-    CreatePod,
     Decision,
     DeleteRun,
     Event,
@@ -22,17 +21,15 @@ from perdure.control.actions import (
     SetDesired,
 )
 from perdure.control.api import WorkflowRunSpec
-from perdure.control.case import KEPT_ATTEMPTS, KEPT_PODS, Case
+from perdure.control.attempt import ended_attempt, no_pod, starting
+from perdure.control.case import KEPT_ATTEMPTS, KEPT_PODS, MANY_SILENT, Case
 from perdure.control.copying import (
-    PROGRESS_INTERVAL,
     copy_durability,
     copy_outcome,
-    copy_progress,
-    copy_recovery,
     finish,
 )
-from perdure.control.observation import Observation, Pod, PodState, StoreState
-from perdure.control.outcome import decode_summary, decode_termination
+from perdure.control.holder import live, silent
+from perdure.control.observation import Observation, PodState, StoreState
 from perdure.control.status import (
     Attempt,
     EndRequest,
@@ -41,31 +38,14 @@ from perdure.control.status import (
     WorkflowRunStatus,
 )
 from perdure.control.transitions import (
-    back_off,
-    crashed,
-    disrupted,
     end,
-    in_a_row,
-    last_words,
-    no_progress,
-    stuck,
-    takeover,
 )
 from perdure.store.base import Meta
 
 CLEANUP_PATIENCE = 600.0
 MISSING_PATIENCE = 10.0
 POD_LINGER = 30.0
-START_TIMEOUT = 60.0
-UNACKNOWLEDGED_PATIENCE = 20.0
 UNDECIDED = 42
-
-CROWDED = "ManyLeasesSilent"
-FATAL = ("InvalidSpec", "Incompatible", "CheckpointCorrupt", "CheckpointTooLarge")
-STORE_LOST = ("LeaseLost", "StoreUnavailable")
-NEVER_STARTS = ("InvalidImageName",)
-PULLING = {"ErrImagePull": "ImagePullBackOff"}  # they take turns; one name, one status write
-WORTH_TELLING = ("ImagePullBackOff", "CreateContainerConfigError", "CreateContainerError", "Unschedulable")
 
 
 def decide(spec: WorkflowRunSpec, status: WorkflowRunStatus, obs: Observation, now: float) -> Decision:
@@ -93,11 +73,11 @@ def _with_meta(case: Case) -> Decision | None:
     _tidy(case, meta)
     return (
         _ending(case)
-        or _ended_attempt(case)
-        or _no_pod(case)
-        or _starting(case)
-        or _silent(case)
-        or _live(case, meta)
+        or ended_attempt(case)
+        or no_pod(case)
+        or starting(case)
+        or silent(case)
+        or live(case, meta)
     )
 
 
@@ -311,7 +291,7 @@ def _tidy(case: Case, meta: Meta) -> None:
     if meta.desired != case.want and not meta.released:
         case.first.append(SetDesired(case.want))
     ready = case.draft.condition("StoreReady")
-    held = ready is not None and ready.reason == CROWDED and case.obs.store.crowd
+    held = ready is not None and ready.reason == MANY_SILENT and case.obs.store.crowd
     if not held and (ready is None or ready.status != "True"):
         case.say("StoreReady", "True", "Ready")
         case.events.append(Event("StoreReady", "the store answers and holds the run's state"))
@@ -331,205 +311,3 @@ def _ending(case: Case) -> Decision | None:
     if (case.live or in_doubt) and not case.dead and left > 0:
         return case.decision(18, Requeue(left))
     return end(case, 19, "Cancelled", "cancelled by spec.desiredState")
-
-
-# --- an attempt that has ended ---------------------------------------------------------------------
-
-
-def _ended_attempt(case: Case) -> Decision | None:
-    pod = case.pod
-    finished = pod if pod is not None and pod.state is PodState.FINISHED else None
-    if finished is not None and finished.exit_code == 77:
-        words = decode_termination(finished.message)
-        if words.reason in FATAL:
-            return end(case, 24, words.reason, words.message or last_words(case, finished))
-    if case.released:
-        return disrupted(case, 25, "Disrupted", _why_released(case, pod))
-    if finished is not None:
-        return _store_was_away(case, finished) or _exited(case, finished)
-    if pod is not None and pod.state is PodState.REJECTED:
-        case.avoid(pod.node)
-        message = f"node {pod.node or 'unknown'} refused the pod: {pod.reason} {pod.message}".strip()
-        return disrupted(case, 31, "Rejected", message, pause=back_off(case, in_a_row(case, "Rejected")))
-    return None
-
-
-def _why_released(case: Case, pod: Pod | None) -> str:
-    where = f" on {pod.node}" if pod is not None and pod.node else ""
-    return f"the runner{where} was asked to stop and gave the run back"
-
-
-def _store_was_away(case: Case, pod: Pod) -> Decision | None:
-    if decode_termination(pod.message).reason not in STORE_LOST:
-        return None
-    ended = pod.finished_at if pod.finished_at is not None else pod.since
-    if ended >= case.obs.store.trouble_until + case.lease_seconds:
-        return None
-    pause = back_off(case, in_a_row(case, "StoreUnavailable") - 1)
-    return takeover(case, 26, "StoreUnavailable", "none", last_words(case, pod), pause=pause)
-
-
-def _exited(case: Case, pod: Pod) -> Decision:
-    message = last_words(case, pod)
-    if pod.disrupted:
-        return disrupted(case, 29, "Disrupted", message)
-    culprit = stuck(case)
-    if culprit is not None:
-        return no_progress(case, culprit, message)
-    if pod.exit_code == 76:
-        return disrupted(case, 29, "Fenced", message, pause=back_off(case, in_a_row(case, "Fenced") - 1))
-    return crashed(case, 29, "OOMKilled" if pod.reason == "OOMKilled" else "Crashed", message)
-
-
-# --- an attempt that has no pod, or whose pod doesn't run yet --------------------------------------
-
-
-def _no_pod(case: Case) -> Decision | None:
-    pod, store = case.pod, case.obs.store
-    if pod is not None and pod.state is not PodState.LOST:
-        return None
-    if pod is None and case.status.pod_ref is None and not case.acquired:
-        return _create(case)
-    if case.live:
-        return case.decision(33, Requeue(case.expires_in + 0.05))  # gone isn't dead
-    if case.acquired and case.forbearing:
-        return case.decision(33, Requeue(_forbearance(case)))
-    what = "is lost with its node" if pod is not None else "is gone"
-    name = (
-        pod.name
-        if pod is not None
-        else case.status.pod_ref.name
-        if case.status.pod_ref
-        else "of this attempt"
-    )
-    return disrupted(case, 33, "PodGone", f"pod {name} {what}; store {store.state.value}")
-
-
-def _create(case: Case) -> Decision:
-    status = case.status
-    wait = (status.not_before or 0.0) - case.now
-    if wait > 0:
-        return case.decision(32, Requeue(wait))
-    started = status.attempts[-1].start if status.attempts else None
-    if started is not None and case.obs.store.trouble_until > started:
-        # The store may have forgotten who acquired this epoch; a new one costs nothing.
-        return takeover(
-            case, 32, status.cause or "StoreRestarted", "none", "the store was away before the pod was made"
-        )
-    return case.decision(32, CreatePod(case.epoch, status.attempt, case.avoided), Requeue(5.0))
-
-
-def _forbearance(case: Case) -> float:
-    """Seconds until leases are judged again."""
-    until = case.obs.store.until - case.now if case.obs.store.state is StoreState.GRACE else 0.0
-    return max(0.05, until if until > 0 else min(case.lease_seconds, 2.0))
-
-
-def _starting(case: Case) -> Decision | None:
-    pod = case.pod
-    if pod is None:
-        return None
-    waited = case.now - pod.since
-    if pod.state is PodState.UNSCHEDULED:
-        _say_waiting(case, pod.reason or "Scheduling", pod.message)
-        return case.decision(34, *case.write(), Requeue(30.0))
-    if case.acquired:
-        return None
-    if pod.state is PodState.RUNNING:
-        if case.obs.store.state is StoreState.GRACE or waited < START_TIMEOUT:
-            _say_waiting(case, "Starting", "the runner has not taken the run yet")
-            return case.decision(37, Requeue(min(5.0, max(1.0, START_TIMEOUT - waited))))
-        return crashed(case, 37, "StartTimeout", f"the runner did not take the run within {waited:.0f} s")
-    if pod.state not in (PodState.UNACKNOWLEDGED, PodState.STARTING):
-        return None
-    patience = max(UNACKNOWLEDGED_PATIENCE, case.lease_seconds)
-    unseen = pod.state is PodState.UNACKNOWLEDGED and waited > patience
-    if unseen or not pod.node_ready:
-        case.avoid(pod.node)
-        why = "its kubelet has not taken the pod" if unseen else "the node is not ready"
-        pause = back_off(case, in_a_row(case, "NodeLost") - 2)
-        return disrupted(case, 35, "NodeLost", f"node {pod.node}: {why}", pause=pause)
-    if pod.reason in NEVER_STARTS:
-        return end(case, 36, "InvalidSpec", f"the runner's image can't be used: {pod.message or pod.reason}")
-    _say_waiting(case, PULLING.get(pod.reason, pod.reason) or "Starting", pod.message)
-    unseen_yet = pod.state is PodState.UNACKNOWLEDGED
-    return case.decision(36, *case.write(), Requeue(5.0 if unseen_yet else 30.0))
-
-
-def _say_waiting(case: Case, reason: str, message: str) -> None:
-    """Draft Running=False; an Event when a person may have to do something about it."""
-    known = case.status.condition("Running")
-    new = known is None or known.reason != reason
-    if reason in WORTH_TELLING and new:
-        case.events.append(Event(reason, message or f"the runner's pod waits: {reason}", warning=True))
-    # A message that alone differs is no news: kubelets vary theirs at every try.
-    case.say("Running", "False", reason, message if new or known is None else known.message)
-
-
-# --- an attempt that has the run -------------------------------------------------------------------
-
-
-def _silent(case: Case) -> Decision | None:
-    if not case.silent:
-        return None
-    pod = case.pod
-    node = pod.node if pod is not None else ""
-    message = f"runner on {node or 'an unknown node'} has not renewed its lease of {case.lease_seconds:g} s"
-    culprit = stuck(case)
-    if culprit is not None:
-        return no_progress(case, culprit, message)
-    case.avoid(node)
-    pause = back_off(case, in_a_row(case, "LeaseExpired") - 2)
-    return disrupted(case, 38, "LeaseExpired", message, pause=pause)
-
-
-def _live(case: Case, meta: Meta) -> Decision | None:
-    if not case.acquired:
-        return None
-    if not case.live:
-        ready = case.draft.condition("StoreReady")
-        if case.obs.store.crowd and (ready is None or ready.reason != CROWDED):
-            message = "most runs of the store fell silent together: nobody is judged for one more lease"
-            case.say("StoreReady", "Unknown", CROWDED, message)
-            case.events.append(Event(CROWDED, message, warning=True))
-        return case.decision(39, Requeue(_forbearance(case)))
-    pod = case.pod
-    running = case.status.condition("Running")
-    if pod is not None and pod.deleting:
-        case.say("Running", "True", "Terminating", "the pod is being deleted; the run will be given back")
-        return case.decision(40, *case.write(), Requeue(max(0.05, min(case.expires_in, 1.0))))
-    if running is None or running.status != "True":
-        where = f" on {pod.node}" if pod is not None and pod.node else ""
-        case.events.append(
-            Event("Started", f"attempt {case.draft.attempt}{where} has the run, at seq {meta.seq}")
-        )
-    case.say("Running", "True", "Running")
-    copy_durability(case)
-    _say_idle(case, meta)
-    return _progress(case, meta)
-
-
-def _say_idle(case: Case, meta: Meta) -> None:
-    idle = decode_summary(meta.summary).waiting
-    if idle:
-        case.say("Waiting", "True", "EventOrTimer", "every step in flight waits for an event or a timer")
-    elif case.draft.condition("Waiting") is not None:
-        case.say("Waiting", "False", "Active")
-
-
-def _progress(case: Case, meta: Meta) -> Decision:
-    case.events += copy_recovery(case, meta)
-    before = case.draft
-    copy_progress(case, meta)
-    last = case.status.progress.observed_time
-    due = 0.0 if last is None else last + PROGRESS_INTERVAL - case.now
-    seen = case.draft.progress.model_copy(update={"observed_time": last})
-    news = before != case.status or seen != case.status.progress
-    news = news or case.draft.last_checkpoint != case.status.last_checkpoint
-    news = news or case.obs.generation != case.status.observed_generation
-    at_once = bool(case.events) or before.conditions != case.status.conditions
-    wait = case.expires_in + 0.05
-    if news and (due <= 0 or at_once):
-        return case.decision(41, *case.write(), Requeue(wait))
-    case.draft = before  # not yet: the interval keeps the API server from a write per step
-    return case.decision(41, Requeue(min(wait, due) if news else wait))
