@@ -26,7 +26,7 @@ class WorkflowTimeoutError(PerdureError):
     """The run was alive for longer than its `timeout`."""
 
 
-class WorkflowCancelledByUser(PerdureError):  # noqa: N818 - the origin's name
+class WorkflowCancelledByUser(PerdureError):
     """The run was cancelled through its handler."""
 
 

@@ -1,0 +1,198 @@
+"""A run whose state is a store's: folds snapshot and log, goes on from there, commits what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from perdure.context.serializers import BaseSerializer, JsonSerializer, PickleSerializer
+from perdure.context.state_store import InMemoryStateStore
+from perdure.engine.gate import Gate
+from perdure.engine.model import FORMAT, Begin, Codec, State
+from perdure.engine.reduce import reduce
+from perdure.engine.values import restore
+from perdure.errors import CheckpointCorruptError, IncompatibleError
+from perdure.run import Run, start_event
+from perdure.store.base import Acquired
+from perdure.store.records import Record
+from perdure.store.session import RunSession
+from perdure.workflow import Workflow
+
+
+class StoreClock:
+    """The store's time, taken over at each renewal and monotonic between; never below what was logged.
+
+    So that timers fire alike on hosts whose clocks differ.
+    """
+
+    def __init__(
+        self, store_time: float, *, floor: float = 0.0, monotonic: Callable[[], float] = time.monotonic
+    ):
+        self._monotonic = monotonic
+        self._floor = floor
+        self.set(store_time)
+
+    def set(self, store_time: float) -> None:
+        self._offset = store_time - self._monotonic()
+
+    def __call__(self) -> float:
+        self._floor = max(self._floor, self._monotonic() + self._offset)
+        return self._floor
+
+
+class DurableRun:
+    """One acquired run of a workflow, executing in this process on the running event loop."""
+
+    def __init__(self, run: Run, clock: StoreClock) -> None:
+        self._run = run
+        self._clock = clock
+
+    @classmethod
+    def start(
+        cls,
+        workflow: Workflow[Any],
+        session: RunSession,
+        snapshot: bytes | None,
+        records: Sequence[Record],
+        *,
+        acquired: Acquired,
+        gate: Gate | None = None,
+        durability: str = "Strict",
+        serializer: str = "JSON",
+        run_id: str = "",
+    ) -> DurableRun:
+        """Take the run up where its log ends.
+
+        Raises CheckpointCorruptError, IncompatibleError (the code doesn't fit the log), and
+        WorkflowRuntimeError when the StartEvent refuses the input.
+        """
+        codec_serializer = _serializer(workflow, serializer)
+        codec = workflow._codec(codec_serializer)
+        state, fields = fold(workflow, codec, snapshot, records)
+        clock = StoreClock(acquired.store_time, floor=state.last_time)
+        first = None if state.begun else start_event(workflow, fields)
+        run = Run(
+            workflow,
+            run_id=run_id or session.holder,
+            state=state,
+            store=_live_store(workflow, state, codec_serializer),
+            serializer=codec_serializer,
+            journal=session,
+            gate=gate,
+            now=clock,
+            relaxed=durability == "Relaxed",
+            timeout=workflow.durable_timeout,
+        )
+        if first is not None:
+            run.begin(first)
+        else:
+            run.loop.take_over(session.epoch)
+        return cls(run, clock)
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    async def wait(self) -> bytes | None:
+        """The outcome's JSON once it is committed; None when the run was drained and goes on elsewhere.
+
+        Raises what keeps the run from going on here: LeaseLostError, StateLostError, RunEndedError, …
+        """
+        run = self._run
+        await asyncio.wait([run.result])
+        if run.ending is not None:
+            return run.outcome(run.ending)
+        if run.error is not None:
+            raise run.error
+        return None
+
+    async def drain(self, seconds: float) -> None:
+        """Start no step; give those in flight `seconds` to reach a commit of their own, then cancel them."""
+        await self._run.loop.drain(seconds)
+
+    def cancel(self, reason: str, message: str = "") -> None:
+        """Commit `reason` as the outcome, unless there is one, and cancel the steps."""
+        self._run.loop.halt(reason, message or f"the run was ended: {reason}")
+
+    def abandon(self, error: BaseException) -> None:
+        """The run can't go on here (its lease is lost): cancel the steps, write nothing more."""
+        self._run.loop.stop(None, error)
+
+    def renewed(self, store_time: float) -> None:
+        self._clock.set(store_time)
+
+
+def fold(
+    workflow: Workflow[Any], codec: Codec, snapshot: bytes | None, records: Sequence[Record]
+) -> tuple[State, dict[str, Any]]:
+    """The state after `snapshot` and `records`, and the run's input (empty behind a snapshot)."""
+    fields: dict[str, Any] = {}
+    graph = workflow._graph
+    if snapshot is None:
+        if not records:
+            raise CheckpointCorruptError("the log has no record 0: the run's input is gone")
+        state = State()
+        fields = _input(records[0])
+        records = records[1:]
+    else:
+        state = codec.decode_state(snapshot)
+        if state.format != FORMAT:
+            raise IncompatibleError(
+                f"the snapshot has format {state.format}, this Perdure reads {FORMAT}: run the version that wrote it"
+            )
+        _check_shape(workflow, state.graph)
+    for record in records:
+        for tick in codec.decode_ticks(record.payload):
+            if isinstance(tick, Begin):
+                _check_shape(workflow, tick.graph)
+            try:
+                reduce(graph, state, tick)
+            except KeyError as error:
+                raise CheckpointCorruptError(
+                    f"record {record.seq} of the log doesn't follow from those before: {error!r}"
+                ) from error
+    return state, fields
+
+
+def _input(record: Record) -> dict[str, Any]:
+    try:
+        fields = json.loads(record.payload)["input"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointCorruptError(f"record 0 isn't a run's input: {error!r}") from error
+    if not isinstance(fields, dict):
+        raise CheckpointCorruptError(f"record 0 holds a {type(fields).__name__} where the input belongs")
+    return fields
+
+
+def _check_shape(workflow: Workflow[Any], logged: dict[str, str]) -> None:
+    present = workflow._graph.shape
+    if logged == present:
+        return
+    changes = [f"{name} is gone" for name in sorted(set(logged) - set(present))]
+    changes += [f"{name} is new" for name in sorted(set(present) - set(logged))]
+    changes += [
+        f"{name} was {logged[name]} and is {present[name]}"
+        for name in sorted(set(logged) & set(present))
+        if logged[name] != present[name]
+    ]
+    raise IncompatibleError(
+        f"the steps of {workflow.workflow_name} aren't those of the run's log: {'; '.join(changes)}. Run the code "
+        f"that began this run, or start a new one"
+    )
+
+
+def _live_store(workflow: Workflow[Any], state: State, serializer: BaseSerializer) -> InMemoryStateStore[Any]:
+    values = {
+        key: restore(value, lambda data: serializer.deserialize(data.decode()))
+        for key, value in state.store.items()
+    }
+    return InMemoryStateStore.restore(workflow._state_type, values)
+
+
+def _serializer(workflow: Workflow[Any], kind: str) -> BaseSerializer:
+    if workflow._given_serializer is not None and not isinstance(workflow._given_serializer, JsonSerializer):
+        return workflow._given_serializer
+    return PickleSerializer() if kind == "Pickle" else workflow.serializer

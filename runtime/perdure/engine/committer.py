@@ -1,0 +1,211 @@
+"""Makes ticks durable: gathers what is ready together into one commit, and lets its commands out after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from perdure.engine.journal import Batch, FlightChange, Journal
+from perdure.engine.model import (
+    Codec,
+    Command,
+    Drain,
+    Ending,
+    Failed,
+    Finish,
+    Halted,
+    Publish,
+    Resume,
+    Returned,
+    Start,
+    State,
+    Takeover,
+    Tick,
+    WaitBegan,
+    Wrote,
+)
+from perdure.errors import CheckpointTooLargeError
+
+RELAXED_TICKS = 64  # how much a Relaxed run may have at risk
+RELAXED_SECONDS = 0.1
+
+_ALWAYS_STRICT = (Halted, Drain, Takeover, WaitBegan)
+
+
+class Engine(Protocol):
+    """What the committer needs of the loop."""
+
+    def carry_out(self, command: Command) -> None: ...
+    def stop(self, ending: Ending | None, error: BaseException | None) -> None: ...
+    def check_drained(self) -> None: ...
+    @property
+    def active_steps(self) -> list[str]: ...
+
+
+class Committer:
+    """Ticks in their order, one commit at a time. Strict: commands wait for the commit of their tick.
+
+    Relaxed: they go ahead while at most RELAXED_TICKS or RELAXED_SECONDS are at risk, and wait
+    beyond that.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        codec: Codec,
+        journal: Journal,
+        engine: Engine,
+        *,
+        outcome: Callable[[Ending], bytes],
+        relaxed: bool,
+    ) -> None:
+        self._state = state
+        self._codec = codec
+        self._journal = journal
+        self._engine = engine
+        self._outcome = outcome
+        self._relaxed = relaxed
+        self._ticks: list[Tick] = []
+        self._commands: list[Command] = []
+        self._flight: list[FlightChange] = []
+        self._progress = False
+        self._waiting: list[asyncio.Future[None]] = []  # for the next commit
+        self._in_flight: list[asyncio.Future[None]] = []  # for the one that is on its way
+        self._at_risk_since: float | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was added is durable."""
+        return self._task is None and not self._ticks
+
+    def add(self, tick: Tick, commands: Sequence[Command]) -> Sequence[Command]:
+        """Take a tick; returns the commands that may be carried out at once."""
+        self._note(tick, commands)
+        self._ticks.append(tick)
+        now: Sequence[Command] = ()
+        if self._may_run_ahead(tick, commands):
+            now = commands
+        else:
+            self._commands.extend(commands)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._commit_all())
+        return now
+
+    def waiter(self, *, strict: bool) -> asyncio.Future[None] | None:
+        """Resolves when all that was added is durable; None when there is nothing to wait for."""
+        if self.idle or (not strict and self._relaxed and self._within_risk()):
+            return None
+        waiter = asyncio.get_running_loop().create_future()
+        (self._waiting if self._ticks else self._in_flight).append(waiter)
+        return waiter
+
+    def give_up(self, error: BaseException) -> None:
+        """Nothing more becomes durable here: whoever waits for it gets `error`."""
+        for waiter in [*self._waiting, *self._in_flight]:
+            if not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()  # a step that was cancelled meanwhile doesn't ask for it
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._ticks:
+                if self._relaxed and not self._waiting and not self._commands:
+                    await asyncio.sleep(RELAXED_SECONDS / 10)
+                ticks, self._ticks = self._ticks, []
+                commands, self._commands = self._commands, []
+                self._in_flight, self._waiting = self._waiting, []
+                try:
+                    await self._journal.commit(self._batch(ticks, commands))
+                except CheckpointTooLargeError as error:
+                    await self._end_too_large(error)
+                    return
+                self._at_risk_since = time.monotonic() if self._ticks else None
+                for waiter in self._in_flight:
+                    if not waiter.done():
+                        waiter.set_result(None)
+                for command in commands:
+                    self._engine.carry_out(command)
+        except BaseException as error:
+            self._engine.stop(None, error)
+        finally:
+            self._task = None
+            self._engine.check_drained()
+
+    def _batch(self, ticks: list[Tick], commands: list[Command]) -> Batch:
+        state = self._state
+        flight, self._flight = self._flight, []
+        progress, self._progress = self._progress, False
+        return Batch(
+            payload=self._codec.encode_ticks(ticks),
+            progress=progress,
+            flight=flight,
+            summary=self._summary(),
+            outcome=self._outcome(state.ending) if state.ending is not None else None,
+            published=[c.event.data for c in commands if isinstance(c, Publish)],
+            snapshot=self._codec.encode_state(state) if self._journal.wants_snapshot else None,
+        )
+
+    def _note(self, tick: Tick, commands: Sequence[Command]) -> None:
+        """What the store is told beside the record itself: who is in flight, and whether work got on."""
+        if isinstance(tick, Returned):
+            self._flight.append(("-", str(tick.work), ""))
+            self._progress = True
+        elif isinstance(tick, Failed):
+            if tick.work not in self._state.works:
+                self._flight.append(("-", str(tick.work), ""))
+        elif isinstance(tick, Wrote) and tick.work:
+            self._flight.append(("=", str(tick.work), ""))
+            self._progress = True
+        for command in commands:
+            if isinstance(command, Start | Resume):
+                self._flight.append(("+", str(command.work.id), command.work.step))
+
+    def _within_risk(self) -> bool:
+        since = self._at_risk_since
+        return len(self._ticks) < RELAXED_TICKS and (
+            since is None or time.monotonic() - since < RELAXED_SECONDS
+        )
+
+    def _may_run_ahead(self, tick: Tick, commands: Sequence[Command]) -> bool:
+        if not self._relaxed or self._commands or isinstance(tick, _ALWAYS_STRICT):
+            return False
+        if any(isinstance(command, Publish | Finish) for command in commands):
+            return False
+        if self._at_risk_since is None:
+            self._at_risk_since = time.monotonic()
+        return self._within_risk()
+
+    def _summary(self) -> bytes:
+        state = self._state
+        active = self._engine.active_steps
+        return msgspec.json.encode(
+            {
+                "completedSteps": state.completed,
+                "activeSteps": active[:8],
+                "pendingEvents": max(0, len(state.works) - len(active)),
+                "lastStep": state.last_step,
+                "lastProgressTime": state.last_time,
+                "replayedSteps": state.replayed,
+                "waiting": bool(state.works)
+                and all(not q.active and not q.queued for q in state.steps.values()),
+            }
+        )
+
+    async def _end_too_large(self, error: CheckpointTooLargeError) -> None:
+        """What is over the limit was not sent; in its place the run's end is committed."""
+        halted = Halted(time=self._state.last_time, reason="CheckpointTooLarge", message=str(error))
+        ending = Ending(reason=halted.reason, message=halted.message)
+        self._state.ending = ending
+        await self._journal.commit(
+            Batch(
+                payload=self._codec.encode_ticks([halted]),
+                summary=self._summary(),
+                outcome=self._outcome(ending),
+            )
+        )
+        self._engine.stop(ending, None)

@@ -1,0 +1,498 @@
+"""The engine's rim: takes ticks, has them committed, then carries out what follows from them.
+
+Without a journal a tick's commands are carried out at once. With one they wait until the tick is
+durable: no event reaches another step, a stream or the result before. Ticks that are ready together
+are one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import datetime
+import logging
+import threading
+import time as clock_module
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from perdure.engine.claims import Claims
+from perdure.engine.committer import Committer
+from perdure.engine.gate import Gate
+from perdure.engine.graph import Graph
+from perdure.engine.journal import Journal
+from perdure.engine.model import (
+    Codec,
+    Command,
+    Drain,
+    Due,
+    Ending,
+    Failed,
+    Failure,
+    Finish,
+    Halted,
+    Payload,
+    Publish,
+    Resume,
+    Returned,
+    Start,
+    State,
+    Takeover,
+    Tick,
+    Unhandled,
+    WaitEnded,
+    Wake,
+    Work,
+)
+from perdure.engine.reduce import reduce
+from perdure.errors import LeaseLostError, WorkflowRuntimeError
+from perdure.events import Event, StepFailedEvent
+
+log = logging.getLogger("perdure.engine")
+
+CANCEL_GRACE = 0.5  # seconds that steps have to end in once the run has
+TRACEBACK_CHARS = 8000
+
+
+class Host(Protocol):
+    """Who runs the engine: calls the steps, shows the events, takes the end."""
+
+    def call(self, invocation: Invocation) -> Awaitable[Any]:
+        """Run the step of `invocation.work` with its arguments."""
+        ...
+
+    def show(self, event: Event) -> None:
+        """An event for the run's stream; it is durable."""
+        ...
+
+    def unhandled(self, event: Event, reason: str) -> None: ...
+
+    def outcome(self, ending: Ending) -> bytes:
+        """The JSON that the store keeps of how the run ended."""
+        ...
+
+    def ended(self, ending: Ending | None, error: BaseException | None) -> None:
+        """The run is over in this process: it ended, or `error` says why it can't go on here."""
+        ...
+
+
+class Invocation:
+    """One execution of a step in this process. Closed once the engine expects nothing more of it."""
+
+    __slots__ = (
+        "answers", "closed", "inside", "publishes", "replayed", "sends", "started", "task", "wait_keys", "work",
+    )  # fmt: skip
+
+    def __init__(self, work: Work, *, replayed: bool) -> None:
+        self.work = work
+        self.task: asyncio.Task[None] | None = None
+        self.closed = False
+        self.inside = False
+        self.replayed = replayed
+        self.sends = 0
+        self.publishes = 0
+        self.started = clock_module.monotonic()
+        self.answers: dict[str, asyncio.Future[None]] = {}
+        self.wait_keys: dict[str, int] = {}
+
+
+class Loop:
+    """One run in one process: its state, its open invocations, its commits."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        state: State,
+        codec: Codec,
+        host: Host,
+        *,
+        journal: Journal | None = None,
+        gate: Gate | None = None,
+        now: Callable[[], float] = clock_module.time,
+        relaxed: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        self.graph = graph
+        self.state = state
+        self.codec = codec
+        self.now = now
+        self.error: BaseException | None = None
+        self._host = host
+        self._gate = gate
+        self._timeout = timeout
+        self._aio = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._claims = Claims(state)
+        self._open: dict[int, Invocation] = {}
+        self._stopped = False
+        self._stopping: asyncio.Task[None] | None = None
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._held: list[Start] = []
+        self._opened: asyncio.Event | None = None
+        self._committer = (
+            None
+            if journal is None
+            else Committer(state, codec, journal, self, outcome=host.outcome, relaxed=relaxed)
+        )
+        self._drained: asyncio.Future[None] | None = None
+        if gate is not None:
+            gate.when_opened(self._opened_from_thread)
+        if timeout is not None:
+            self._arm(max(0.0, timeout - self.alive()), self._timed_out)
+
+    # --- what happened ----------------------------------------------------------------------------
+
+    @property
+    def durable(self) -> bool:
+        return self._committer is not None
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped
+
+    def invocations(self) -> list[Invocation]:
+        """Those that run or wait in this process."""
+        return list(self._open.values())
+
+    @property
+    def active_steps(self) -> list[str]:
+        return [invocation.work.step for invocation in self._open.values()]
+
+    def alive(self) -> float:
+        """Seconds that processes were alive for this run."""
+        state = self.state
+        return state.alive + (max(0.0, self.now() - state.taken_at) if state.begun else 0.0)
+
+    def submit(self, tick: Tick) -> None:
+        """Apply `tick`; from any thread. One that comes after the run's end changes nothing."""
+        if threading.get_ident() != self._thread:
+            self._aio.call_soon_threadsafe(self.submit, tick)
+            return
+        if self._stopped or self.state.ending is not None:
+            return
+        try:
+            commands: Sequence[Command] = reduce(self.graph, self.state, tick)
+        except Exception as error:  # a bug in the rules must end the run, not leave it hanging
+            self.stop(None, error)
+            return
+        if self._committer is not None:
+            commands = self._committer.add(tick, commands)
+        for command in commands:
+            self.carry_out(command)
+
+    def payload(self, event: Event) -> Payload:
+        """`event` in transit. Raises ValueError, to whoever gave it, when it can't be made durable."""
+        payload = self.codec.payload(event)
+        if self._committer is not None:
+            payload.encode()
+        return payload
+
+    def submit_from(self, invocation: Invocation, tick: Tick) -> None:
+        """`submit` what an invocation did; a closed one's late word is dropped."""
+        if invocation.closed:
+            log.warning(
+                "dropped a late %s of step %s (invocation %d), which has ended",
+                type(tick).__name__, invocation.work.step, invocation.work.id,
+            )  # fmt: skip
+            return
+        self.submit(tick)
+
+    async def barrier(self, invocation: Invocation | None = None, *, strict: bool = False) -> None:
+        """Return when all that was submitted is durable; in a Relaxed run, when it may be at risk."""
+        if self._committer is None:
+            return
+        waiter = self._committer.waiter(strict=strict)
+        if waiter is None:
+            return
+        await self.suspend(invocation, waiter)
+        if self.state.draining and invocation is not None:
+            # A commit of its own is where a step can be left without losing anything.
+            self._leave_open(invocation)
+            raise asyncio.CancelledError
+
+    async def suspend(self, invocation: Invocation | None, awaited: Awaitable[Any]) -> Any:
+        """Await inside the engine: the step's own code counts as not running meanwhile."""
+        if invocation is None or self._gate is None or asyncio.current_task() is not invocation.task:
+            return await awaited
+        self._leave(invocation)
+        try:
+            return await awaited
+        finally:
+            await self._enter(invocation)
+
+    # --- steps --------------------------------------------------------------------------------------
+
+    def carry_out(self, command: Command) -> None:
+        """Do what follows from ticks that are durable."""
+        if self._stopped:
+            return
+        match command:
+            case Start():
+                self._start(command)
+            case Publish(event):
+                self._host.show(event.event)
+            case Resume(work):
+                self._resume(work)
+            case Wake():
+                self._wake(command)
+            case Unhandled(event, reason):
+                self._host.unhandled(event.event, reason)
+            case Finish(ending):
+                self.stop(ending, None)
+
+    def _start(self, command: Start) -> None:
+        work = command.work
+        if self.state.draining:
+            return
+        invocation = Invocation(work, replayed=work.id in self._replays)
+        if self._gate is not None and not self._gate.enter():
+            self._held.append(command)
+            return
+        invocation.inside = self._gate is not None
+        self._open[work.id] = invocation
+        invocation.task = self._aio.create_task(self._run(invocation))
+
+    _replays: frozenset[int] = frozenset()
+
+    async def _run(self, invocation: Invocation) -> None:
+        work = invocation.work
+        try:
+            result = await self._host.call(invocation)
+            tick: Tick = self._returned(invocation, result)
+        except asyncio.CancelledError as error:
+            if invocation.closed or self._stopped:
+                return
+            tick = self._failed(invocation, error)
+        except BaseException as error:  # SystemExit too: a step must not end its process
+            if invocation.closed:
+                log.warning("step %s raised after it had ended: %r", work.step, error)
+                return
+            tick = self._failed(invocation, error)
+        finally:
+            self._leave(invocation)
+        if not invocation.closed:
+            invocation.closed = True
+            self._open.pop(work.id, None)
+            self.submit(tick)
+            self.check_drained()
+
+    def _returned(self, invocation: Invocation, result: Any) -> Tick:
+        work = invocation.work
+        config = self.graph.configs[work.step]
+        if result is None:
+            events: list[Payload] = []
+        elif isinstance(result, Event):
+            if config.return_list_types and not isinstance(result, config.return_types or ()):
+                raise WorkflowRuntimeError(
+                    f"Step function {work.step} returned one {type(result).__name__}, but declares a list of "
+                    f"them: return [event]."
+                )
+            events = [self.payload(result)]
+        elif isinstance(result, list) and config.return_list_types:
+            for item in result:
+                if not isinstance(item, Event):
+                    raise WorkflowRuntimeError(
+                        f"Step function {work.step} returned a list with a {type(item).__name__} in it "
+                        f"instead of Event instances."
+                    )
+            events = [self.payload(item) for item in result]
+        else:
+            raise WorkflowRuntimeError(
+                f"Step function {work.step} returned {type(result).__name__} instead of an Event instance."
+            )
+        added, taken = self._claims.settle(work.id)
+        return Returned(
+            time=self.now(),
+            work=work.id,
+            events=events,
+            many=type(result) is list,
+            added=added,
+            taken=taken,
+        )
+
+    def _failed(self, invocation: Invocation, error: BaseException) -> Failed:
+        work = invocation.work
+        self._claims.give_back(work.id)
+        now = self.now()
+        first_at = work.first_at or now - (clock_module.monotonic() - invocation.started)
+        text = "".join(traceback.format_exception(error))
+        kind = type(error)
+        failure = Failure(
+            type=f"{kind.__module__}.{kind.__qualname__}",
+            message=str(error),
+            traceback=text[-TRACEBACK_CHARS:],
+        )
+        retry_at = self._retry_at(work, error, now - first_at, now)
+        recovery = None
+        handler = self.graph.steps[work.step].handler
+        if retry_at is None and handler is not None:
+            used = (work.recoveries or {}).get(handler, 0)
+            if used < self.graph.steps[handler].max_recoveries:
+                recovery = self.payload(self._step_failed(work, error, now - first_at, now))
+        if retry_at is None and recovery is None:
+            self.error = error
+        return Failed(
+            time=now,
+            work=work.id,
+            failure=failure,
+            first_at=first_at,
+            retry_at=retry_at,
+            recovery=recovery,
+        )
+
+    def _retry_at(self, work: Work, error: BaseException, elapsed: float, now: float) -> float | None:
+        policy = self.graph.configs[work.step].retry_policy
+        if policy is None or not isinstance(error, Exception):
+            return None
+        delay = policy.next(elapsed, work.attempts + 1, error)
+        return None if delay is None else now + delay
+
+    def _step_failed(self, work: Work, error: BaseException, elapsed: float, now: float) -> StepFailedEvent:
+        return StepFailedEvent(
+            step_name=work.step,
+            input_event=work.events[0].event,
+            exception=error if isinstance(error, Exception) else WorkflowRuntimeError(repr(error)),
+            attempts=work.attempts + 1,
+            elapsed_seconds=elapsed,
+            failed_at=datetime.datetime.fromtimestamp(now, datetime.UTC),
+        )
+
+    async def in_thread(self, function: Callable[[], Any]) -> Any:
+        """Run a step that isn't async; contextvars go with it."""
+        context = contextvars.copy_context()
+        return await self._aio.run_in_executor(None, lambda: context.run(function))
+
+    def _resume(self, work: Work) -> None:
+        invocation = self._open.get(work.id)
+        if invocation is None:
+            self._start(Start(work))
+            return
+        for key, answer in invocation.answers.items():
+            wait = (work.waits or {}).get(key)
+            if wait is not None and (wait.event is not None or wait.over) and not answer.done():
+                answer.set_result(None)
+
+    # --- the gate -------------------------------------------------------------------------------------
+
+    def _leave(self, invocation: Invocation) -> None:
+        if invocation.inside:
+            assert self._gate is not None
+            invocation.inside = False
+            self._gate.leave()
+
+    async def _enter(self, invocation: Invocation) -> None:
+        assert self._gate is not None
+        while not self._gate.enter():
+            if self._opened is None:
+                self._opened = asyncio.Event()
+            await self._opened.wait()
+        invocation.inside = True
+
+    def _opened_from_thread(self) -> None:
+        self._aio.call_soon_threadsafe(self._gate_opened)
+
+    def _gate_opened(self) -> None:
+        if self._opened is not None:
+            self._opened.set()
+            self._opened = None
+        held, self._held = self._held, []
+        for command in held:
+            self.carry_out(command)
+
+    # --- time -----------------------------------------------------------------------------------------
+
+    def _arm(self, delay: float, callback: Callable[[], None]) -> None:
+        def fire() -> None:
+            self._timers.discard(handle)
+            callback()
+
+        handle = self._aio.call_later(max(0.0, delay), fire)
+        self._timers.add(handle)
+
+    def _wake(self, command: Wake) -> None:
+        if command.key is None:
+            self._arm(command.at - self.now(), lambda: self.submit(Due(self.now(), command.work)))
+        else:
+            key = command.key
+            self._arm(
+                command.at - self.now(), lambda: self.submit(WaitEnded(self.now(), command.work, key, None))
+            )
+
+    def _timed_out(self) -> None:
+        steps = sorted({i.work.step for i in self._open.values()})
+        self.halt("TimedOut", f"Operation timed out after {self._timeout} seconds. Active steps: {steps}")
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def halt(self, reason: str, message: str, *, event: Event | None = None, resumable: bool = False) -> None:
+        """End the run from outside its steps."""
+        payload = self.payload(event) if event is not None else None
+        self.submit(Halted(self.now(), reason, message, payload, resumable))
+
+    async def drain(self, seconds: float) -> None:
+        """Start nothing more; return when no step runs and all is durable. Cancels after `seconds`."""
+        self._drained = self._aio.create_future()
+        self.submit(Drain(self.now()))
+        self.check_drained()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._drained), seconds)
+        except TimeoutError:
+            for invocation in self.invocations():
+                self._leave_open(invocation)
+                if invocation.task is not None:
+                    invocation.task.cancel()
+            await self.barrier(strict=True)
+        self.stop(None, None)
+
+    def _leave_open(self, invocation: Invocation) -> None:
+        """Expect nothing more of an invocation whose work stays open, for a successor."""
+        invocation.closed = True
+        self._open.pop(invocation.work.id, None)
+        self.check_drained()
+
+    def check_drained(self) -> None:
+        if self._drained is None or self._drained.done():
+            return
+        steps_idle = all(invocation.answers for invocation in self._open.values())
+        if steps_idle and (self._committer is None or self._committer.idle):
+            self._drained.set_result(None)
+
+    def stop(self, ending: Ending | None, error: BaseException | None) -> None:
+        """Run no more of it in this process: cancel what runs, and tell the host."""
+        if self._stopped:
+            return
+        self._stopped = True
+        for timer in self._timers:
+            timer.cancel()
+        tasks = []
+        for invocation in self._open.values():
+            invocation.closed = True
+            if invocation.task is not None:
+                invocation.task.cancel()
+                tasks.append(invocation.task)
+        if self._committer is not None:
+            self._committer.give_up(error or LeaseLostError("the run has ended in this process"))
+        self._stopping = self._aio.create_task(self._finish_up(tasks, ending, error))
+
+    async def _finish_up(
+        self, tasks: list[asyncio.Task[None]], ending: Ending | None, error: BaseException | None
+    ) -> None:
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=CANCEL_GRACE)
+            if late:
+                log.warning("%d steps did not end in %s s after the run had", len(late), CANCEL_GRACE)
+        self._open.clear()
+        self._host.ended(ending, error)
+
+    # --- taking up where another process left ---------------------------------------------------------
+
+    def take_over(self, epoch: int) -> None:
+        """Run again what was cut off; log it."""
+        self._replays = frozenset(n for q in self.state.steps.values() for n in q.active | q.waiting)
+        self.submit(Takeover(self.now(), epoch))
+
+    def collect(
+        self, invocation: Invocation, event: Event, expected: Sequence[type[Event]], buffer_id: str
+    ) -> list[Event] | None:
+        return self._claims.collect(invocation.work, self.payload(event), expected, buffer_id)

@@ -1,0 +1,402 @@
+"""The engine's nouns: events in transit, what can happen (ticks), what is known (state), what to do (commands).
+
+Ticks and state are msgspec structs, so that one definition is the type, the log's format and the
+snapshot's. What a struct holds of user data is a `Payload`: encoded once, when it is first written.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from perdure.errors import CheckpointCorruptError
+from perdure.events import Event
+
+FORMAT = 1
+
+
+class Payload:
+    """An event in transit: the object, its encoding, or both; each is made from the other when needed."""
+
+    __slots__ = ("_codec", "_data", "_event")
+
+    def __init__(self, event: Event | None, codec: EventCodec, data: bytes | None = None) -> None:
+        self._event = event
+        self._codec = codec
+        self._data = data
+
+    @property
+    def event(self) -> Event:
+        if self._event is None:
+            assert self._data is not None
+            self._event = self._codec.decode(self._data)
+        return self._event
+
+    @property
+    def data(self) -> bytes:
+        # Kept from the first time on: what is written later must not depend on what user code did
+        # to the object meanwhile.
+        if self._data is None:
+            assert self._event is not None
+            self._data = self._codec.encode(self._event)
+        return self._data
+
+    def encode(self) -> None:
+        """Encode now. Raises ValueError when the serializer can't."""
+        _ = self.data
+
+    def __repr__(self) -> str:
+        return f"Payload({self._event!r})" if self._event is not None else f"Payload({self._data!r})"
+
+
+class EventCodec:
+    """Turns events into bytes and back, by the run's serializer."""
+
+    __slots__ = ("decode", "encode")
+
+    def __init__(self, encode: Callable[[Event], bytes], decode: Callable[[bytes], Event]) -> None:
+        self.encode = encode
+        self.decode = decode
+
+
+class Failure(msgspec.Struct, array_like=True, frozen=True):
+    """An exception of a step, as it is kept: the object itself lives only in its own process."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+# --- ticks: what happened -------------------------------------------------------------------------
+
+
+class Begin(msgspec.Struct, array_like=True, tag="begin"):
+    """The run's StartEvent. graph: `Graph.shape`, which the log can't be folded without."""
+
+    time: float
+    start: Payload
+    graph: dict[str, str]
+
+
+class Takeover(msgspec.Struct, array_like=True, tag="takeover"):
+    """A process took the run up where another left it."""
+
+    time: float
+    epoch: int
+
+
+class External(msgspec.Struct, array_like=True, tag="external"):
+    """An event from outside the steps; for one step, or for all that accept it."""
+
+    time: float
+    event: Payload
+    step: str | None = None
+
+
+class Sent(msgspec.Struct, array_like=True, tag="sent"):
+    """`ctx.send_event`, the invocation's `ordinal`-th; `digest` tells a replay that it was sent already."""
+
+    work: int
+    ordinal: int
+    digest: bytes
+    event: Payload
+    step: str | None = None
+
+
+class Published(msgspec.Struct, array_like=True, tag="published"):
+    """`ctx.write_event_to_stream`, as `Sent`."""
+
+    work: int
+    ordinal: int
+    digest: bytes
+    event: Payload
+
+
+class Wrote(msgspec.Struct, array_like=True, tag="wrote"):
+    """A change of one top-level key of the state: its encoded value, items, or new items.
+
+    work: 0 for a write from outside the steps.
+    op: "set", "list" (the whole list, item by item), "append", "delete".
+    """
+
+    work: int
+    op: str
+    key: str
+    items: list[bytes]
+
+
+class Claim(msgspec.Struct, array_like=True):
+    """An event that `collect_events` added: whose it is, and which of that invocation's."""
+
+    work: int
+    ordinal: int
+    event: Payload
+
+
+class Returned(msgspec.Struct, array_like=True, tag="returned"):
+    """A step returned: nothing, an event, or (`many`) a list of them, which opens a stream.
+
+    added, taken: what its `collect_events` put into and took out of buffers, by buffer.
+    """
+
+    time: float
+    work: int
+    events: list[Payload]
+    many: bool = False
+    added: dict[str, list[Claim]] = {}
+    taken: dict[str, list[tuple[int, int]]] = {}
+
+
+class Failed(msgspec.Struct, array_like=True, tag="failed"):
+    """A step raised. first_at: when its first execution began. retry_at: when it is tried again, as its retry policy decided, or None.
+
+    recovery: the StepFailedEvent for a `catch_error` step, where one covers the step.
+    """
+
+    time: float
+    work: int
+    failure: Failure
+    first_at: float
+    retry_at: float | None = None
+    recovery: Payload | None = None
+
+
+class WaitBegan(msgspec.Struct, array_like=True, tag="wait"):
+    """`wait_for_event`. kind: the event's type. requirements: JSON."""
+
+    work: int
+    key: str
+    kind: str
+    requirements: bytes | None
+    deadline: float | None
+    prompt: Payload | None
+
+
+class WaitEnded(msgspec.Struct, array_like=True, tag="woke"):
+    """A wait got its event, or (None) its time was over."""
+
+    time: float
+    work: int
+    key: str
+    event: Payload | None
+
+
+class Due(msgspec.Struct, array_like=True, tag="due"):
+    """The delay of a retry is over."""
+
+    time: float
+    work: int
+
+
+class Drain(msgspec.Struct, array_like=True, tag="drain"):
+    """This process is to go: nothing more is started in it."""
+
+    time: float
+
+
+class Halted(msgspec.Struct, array_like=True, tag="halt"):
+    """The run ends by no step of its own: Cancelled, TimedOut, or what an operator wants of it."""
+
+    time: float
+    reason: str
+    message: str
+    event: Payload | None = None
+    resumable: bool = False
+
+
+Tick = (
+    Begin | Takeover | External | Sent | Published | Wrote | Returned | Failed | WaitBegan | WaitEnded
+    | Due | Drain | Halted
+)  # fmt: skip
+
+
+# --- state: what is known -------------------------------------------------------------------------
+
+
+class Work(msgspec.Struct, array_like=True):
+    """One execution of a step for its event or events: queued, delayed, in flight or waiting.
+
+    stream: of the innermost list it descends from, 0 for none. recoveries: how often each
+    `catch_error` step has recovered its lineage. sent, published: digests of what it gave away, so
+    that a replay doesn't give it again.
+    """
+
+    id: int
+    step: str
+    events: list[Payload]
+    stream: int = 0
+    attempts: int = 0
+    first_at: float = 0.0
+    failed_at: float = 0.0
+    retry_at: float | None = None
+    failure: Failure | None = None
+    recoveries: dict[str, int] | None = None
+    sent: list[bytes] | None = None
+    published: list[bytes] | None = None
+    waits: dict[str, Wait] | None = None
+    spent: list[tuple[str, int]] | None = None
+
+
+class Wait(msgspec.Struct, array_like=True):
+    """One `wait_for_event` of an invocation: open, answered (`event`) or timed out."""
+
+    type: str
+    requirements: bytes | None
+    deadline: float | None
+    event: Payload | None = None
+    over: bool = False
+
+
+class StepQueue(msgspec.Struct, array_like=True):
+    """The work of one step: ids queued (head first), ids that hold a worker slot, ids that wait."""
+
+    queued: deque  # type: ignore[type-arg]
+    active: set[int]
+    waiting: set[int]
+
+
+class Stream(msgspec.Struct, array_like=True):
+    """The descendants of one returned list: closes when none of them is open any more."""
+
+    producer: str
+    parent: int
+    open: int
+    items: dict[str, list[Payload]]
+    released: set[str]
+
+
+class Value(msgspec.Struct, array_like=True):
+    """An encoded value of the state: whole, or a list item by item, so that an append is one item."""
+
+    items: list[bytes]
+    is_list: bool = False
+
+
+class Ending(msgspec.Struct, array_like=True):
+    """How the run ended. stop: its StopEvent, or the event that stands for its failure."""
+
+    reason: str
+    message: str = ""
+    step: str = ""
+    failure: Failure | None = None
+    stop: Payload | None = None
+
+
+class State(msgspec.Struct):
+    """All that the engine knows of a run. `fold(log)` gives it, a snapshot is its encoding."""
+
+    format: int = FORMAT
+    next_id: int = 1
+    begun: bool = False
+    graph: dict[str, str] = {}
+    draining: bool = False
+    ending: Ending | None = None
+    epoch: int = 0
+    alive: float = 0.0  # seconds, of the processes before this one
+    taken_at: float = 0.0
+    works: dict[int, Work] = {}
+    steps: dict[str, StepQueue] = {}
+    streams: dict[int, Stream] = {}
+    joins: dict[str, list[list[Payload]]] = {}
+    buffers: dict[str, list[Claim]] = {}
+    early: list[Payload] = []
+    store: dict[str, Value] = {}
+    completed: int = 0
+    replayed: int = 0
+    last_step: str = ""
+    last_time: float = 0.0
+
+
+# --- commands: what to do, once the ticks before are durable ----------------------------------------
+
+
+class Start(msgspec.Struct, gc=False):
+    """Run a step."""
+
+    work: Work
+
+
+class Resume(msgspec.Struct, gc=False):
+    """A waiting invocation may go on; one that has no coroutine here is run from its start."""
+
+    work: Work
+
+
+class Publish(msgspec.Struct, gc=False):
+    """Show an event to readers of the run's stream."""
+
+    event: Payload
+
+
+class Wake(msgspec.Struct, gc=False):
+    """Come back with `Due` (key is None) or with the end of a wait, at `at`."""
+
+    at: float
+    work: int
+    key: str | None = None
+
+
+class Unhandled(msgspec.Struct, gc=False):
+    """An event that no step accepts, or that came for a list without being of a stream."""
+
+    event: Payload
+    reason: str
+
+
+class Finish(msgspec.Struct, gc=False):
+    """The run has ended: cancel what still runs, show the last event."""
+
+    ending: Ending
+
+
+Command = Start | Resume | Publish | Wake | Unhandled | Finish
+
+
+# --- encoding -------------------------------------------------------------------------------------
+
+
+def _enc_hook(value: Any) -> Any:
+    if isinstance(value, Payload):
+        return value.data
+    if isinstance(value, deque):
+        return list(value)
+    raise NotImplementedError(f"can't encode a {type(value).__name__}")
+
+
+class Codec:
+    """Encodes ticks and states of one run; events by `events`, everything else by msgspec."""
+
+    def __init__(self, events: EventCodec) -> None:
+        self._events = events
+        encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
+        self.encode_ticks: Callable[[list[Tick]], bytes] = encoder.encode
+        self.encode_state: Callable[[State], bytes] = encoder.encode
+        self._ticks = msgspec.msgpack.Decoder(list[Tick], dec_hook=self._dec_hook)
+        self._state = msgspec.msgpack.Decoder(State, dec_hook=self._dec_hook)
+
+    def payload(self, event: Event) -> Payload:
+        return Payload(event, self._events)
+
+    def decode_ticks(self, data: bytes) -> list[Tick]:
+        """Raises CheckpointCorruptError when `data` isn't what `encode_ticks` gives."""
+        try:
+            return self._ticks.decode(data)
+        except msgspec.MsgspecError as error:
+            raise CheckpointCorruptError(f"a record of the log can't be read: {error}") from error
+
+    def decode_state(self, data: bytes) -> State:
+        """Raises CheckpointCorruptError when `data` isn't what `encode_state` gives."""
+        try:
+            return self._state.decode(data)
+        except msgspec.MsgspecError as error:
+            raise CheckpointCorruptError(f"the snapshot can't be read: {error}") from error
+
+    def _dec_hook(self, kind: type, value: Any) -> Any:
+        if kind is Payload:
+            return Payload(None, self._events, value)
+        if kind is deque:
+            return deque(value)
+        raise NotImplementedError(f"can't decode a {kind.__name__}")

@@ -1,0 +1,78 @@
+"""`WorkflowHandler`: what `workflow.run()` returns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from perdure.context.context import Context
+from perdure.events import Event, StopEvent
+
+if TYPE_CHECKING:
+    from perdure.run import Run
+
+ResultT = TypeVar("ResultT")
+
+
+class WorkflowHandler(Generic[ResultT]):
+    """A run under way: await it for its result, read its stream, send it events, cancel it.
+
+    Awaiting raises the failed step's own exception, WorkflowTimeoutError, WorkflowCancelledByUser, or
+    (durable) LeaseLostError. Semantics: llama-index-workflows' WorkflowHandler.
+    """
+
+    def __init__(self, run: Run, context: Context[Any]) -> None:
+        self._run = run
+        self._context = context
+
+    @property
+    def ctx(self) -> Context[Any]:
+        """The run from outside: its state, `to_dict()`, `send_event`."""
+        return self._context
+
+    @property
+    def run_id(self) -> str:
+        return self._run.run_id
+
+    def __await__(self) -> Generator[Any, None, ResultT]:
+        return self._result().__await__()
+
+    async def _result(self) -> Any:
+        stop = await asyncio.shield(self._run.result)
+        return stop.result if type(stop) is StopEvent else stop
+
+    def is_done(self) -> bool:
+        return self._run.result.done()
+
+    def get_stop_event(self) -> StopEvent | None:
+        """The event that ended the run, or None while it runs; stands for the failure when it failed."""
+        run = self._run
+        if not run.result.done():
+            return None
+        if run.result.exception() is None:
+            return run.result.result()
+        return run._verdict(run.ending, run.result.exception())[0]
+
+    async def stop_event_result(self) -> StopEvent:
+        """As awaiting the handler, but always the event."""
+        return await asyncio.shield(self._run.result)
+
+    async def send_event(self, event: Event, step: str | None = None) -> None:
+        """Give the run an event from outside."""
+        self._run.check_target(event, step)
+        self._run.send_from_outside(event, step)
+
+    async def cancel_run(self, *, timeout: float = 5.0) -> None:
+        """Cancel and wait until the run has ended, at most `timeout` seconds. Raises nothing."""
+        self._run.cancel()
+        await asyncio.wait([self._run.result], timeout=timeout)
+
+    async def stream_events(self, expose_internal: bool = False) -> AsyncIterator[Event]:
+        """The events that steps published, in order, to the StopEvent or the event of the failure."""
+        async for event in self._run.stream_events(expose_internal=expose_internal):
+            yield event
+
+    def __str__(self) -> str:
+        name, run_id = self._run.workflow.workflow_name, self.run_id
+        return f"WorkflowHandler(workflow={name}, run_id={run_id}, result={self.get_stop_event()})"

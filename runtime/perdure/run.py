@@ -1,0 +1,283 @@
+"""One run of a workflow in this process: joins the engine to the author's class, state and stream."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from perdure.context.context import Context, current_invocation, encode_engine, set_current
+from perdure.context.serializers import BaseSerializer
+from perdure.context.state_store import Change, InMemoryStateStore
+from perdure.engine.gate import Gate
+from perdure.engine.journal import Journal
+from perdure.engine.loop import Invocation, Loop
+from perdure.engine.model import Begin, Ending, External, State
+from perdure.engine.values import difference
+from perdure.errors import (
+    CheckpointTooLargeError,
+    WorkflowCancelledByUser,
+    WorkflowRuntimeError,
+    WorkflowTimeoutError,
+)
+from perdure.events import (
+    Event,
+    StartEvent,
+    StopEvent,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+)
+
+if TYPE_CHECKING:
+    from perdure.workflow import Workflow
+
+log = logging.getLogger("perdure.run")
+
+
+class Run:
+    """The engine's host for one run: calls steps with their arguments, keeps state, stream and result."""
+
+    def __init__(
+        self,
+        workflow: Workflow[Any],
+        *,
+        run_id: str,
+        state: State,
+        store: InMemoryStateStore[Any],
+        serializer: BaseSerializer,
+        journal: Journal | None = None,
+        gate: Gate | None = None,
+        now: Callable[[], float] = time,
+        relaxed: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        self.workflow = workflow
+        self.run_id = run_id
+        self.store = store
+        self.ending: Ending | None = None
+        self.error: BaseException | None = None  # what keeps the run from going on in this process
+        self._serializer = serializer
+        self._stream: deque[Event] = deque()
+        self._stream_more: asyncio.Event = asyncio.Event()
+        self._stream_closed = False
+        self._stream_read = False
+        self._started_at = now()
+        self.result: asyncio.Future[StopEvent] = asyncio.get_running_loop().create_future()
+        self.loop = Loop(
+            workflow._graph,
+            state,
+            workflow._codec(serializer),
+            self,
+            journal=journal,
+            gate=gate,
+            now=now,
+            relaxed=relaxed,
+            timeout=timeout,
+        )
+        store.write = self._write if journal is not None else None
+
+    # --- start and end --------------------------------------------------------------------------------
+
+    def begin(self, start: Event) -> None:
+        """Send the StartEvent."""
+        self.loop.submit(Begin(self.loop.now(), self.loop.payload(start), self.loop.graph.shape))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the run has not ended; one that was cancelled can be taken up again and counts."""
+        state = self.loop.state
+        return state.begun and state.ending is None
+
+    def encode_state(self, serializer: BaseSerializer) -> str:
+        """The engine's state as text, without the values of `store`."""
+        return encode_engine(self.workflow, serializer, self.loop.state)
+
+    def cancel(self) -> None:
+        """End the run by its user's wish."""
+        self.loop.halt(
+            "Cancelled",
+            "Workflow was cancelled",
+            event=WorkflowCancelledEvent(),
+            resumable=not self.loop.durable,
+        )
+
+    # --- the engine's host ------------------------------------------------------------------------------
+
+    async def call(self, invocation: Invocation) -> Any:
+        """Run the step of `invocation` with its events, resources and context."""
+        workflow, work = self.workflow, invocation.work
+        config = workflow._graph.configs[work.step]
+        function = workflow._step(work.step)
+        context: Context[Any] = Context._of_run(self, invocation)
+        set_current(context)
+        arguments: dict[str, Any] = {}
+        if len(config.slots) == 1:
+            slot = config.slots[0]
+            arguments[slot.name] = (
+                [payload.event for payload in work.events] if slot.is_list else work.events[0].event
+            )
+        else:
+            for slot, payload in zip(config.slots, work.events, strict=True):
+                arguments[slot.name] = payload.event
+        if config.context_parameter is not None:
+            arguments[config.context_parameter] = context
+        if config.resources:
+            arguments.update(await workflow._resources.resolve(config.resources))
+        if config.is_async:
+            return await function(**arguments)
+        return await self.loop.in_thread(functools.partial(function, **arguments))
+
+    def show(self, event: Event) -> None:
+        self._stream.append(event)
+        self._stream_more.set()
+
+    def unhandled(self, event: Event, reason: str) -> None:
+        log.warning(
+            "%s: event %s goes nowhere: %s", self.workflow.workflow_name, type(event).__name__, reason
+        )
+
+    def outcome(self, ending: Ending) -> bytes:
+        """The JSON that the store keeps: reason, message, result or failure, and the StopEvent itself."""
+        document: dict[str, Any] = {"reason": ending.reason, "message": ending.message}
+        if ending.stop is not None:
+            document["stopEvent"] = ending.stop.data.decode()
+            stop = ending.stop.event
+            if ending.reason == "Completed" and isinstance(stop, StopEvent):
+                value = stop.result if type(stop) is StopEvent else stop.model_dump(mode="json")
+                document["result"] = _plain(value, self._serializer)
+        if ending.failure is not None:
+            document["failure"] = {
+                "step": ending.step,
+                "exceptionType": ending.failure.type,
+                "message": ending.failure.message,
+                "traceback": ending.failure.traceback,
+            }
+        return json.dumps(document).encode()
+
+    def ended(self, ending: Ending | None, error: BaseException | None) -> None:
+        self.ending, self.error = ending, error
+        self._started_at = self.loop.now() - self._started_at
+        stop, raised = self._verdict(ending, error)
+        self.show(stop)
+        self._stream_closed = True
+        self._stream_more.set()
+        if self.result.done():
+            return
+        if raised is None:
+            self.result.set_result(stop)
+        else:
+            self.result.set_exception(raised)
+            self.result.exception()  # who doesn't await the handler has the stream and the log
+
+    def _verdict(
+        self, ending: Ending | None, error: BaseException | None
+    ) -> tuple[StopEvent, BaseException | None]:
+        """The stream's last event, and what awaiting the run raises."""
+        if ending is not None and ending.reason == "Completed":
+            assert ending.stop is not None
+            stop = ending.stop.event
+            assert isinstance(stop, StopEvent)
+            return stop, None
+        if ending is not None and ending.reason == "TimedOut":
+            timeout = self.workflow.timeout or 0.0
+            event = WorkflowTimedOutEvent(timeout=timeout, active_steps=self.loop.active_steps)
+            return event, WorkflowTimeoutError(ending.message)
+        if ending is not None and ending.reason == "StepFailed":
+            cause = self.loop.error
+            if not isinstance(cause, Exception):
+                # SystemExit, KeyboardInterrupt or CancelledError would end whoever awaits the run.
+                exits = WorkflowRuntimeError(f"step {ending.step} raised {cause!r}")
+                exits.__cause__, cause = cause, exits
+            return self._failed_event(ending.step, cause), cause
+        if ending is not None and ending.reason == "CheckpointTooLarge":
+            large = CheckpointTooLargeError(ending.message)
+            return self._failed_event("", large), large
+        if isinstance(error, Exception):
+            return self._failed_event("", error), error
+        message = ending.message if ending is not None else "the run was left in this process"
+        return WorkflowCancelledEvent(), WorkflowCancelledByUser(message)
+
+    def _failed_event(self, step: str, error: Exception) -> WorkflowFailedEvent:
+        return WorkflowFailedEvent(
+            step_name=step, exception=error, attempts=1, elapsed_seconds=max(0.0, self._started_at)
+        )
+
+    # --- state -----------------------------------------------------------------------------------------
+
+    async def _write(self, changes: Sequence[Change]) -> None:
+        """Log what changed of the state; returns when that is durable."""
+        invocation = current_invocation()
+        if invocation is not None and invocation.closed:
+            raise WorkflowRuntimeError(
+                f"step {invocation.work.step} wrote state after it had ended; the write is dropped"
+            )
+        work = invocation.work.id if invocation is not None else 0
+        for change in changes:
+            tick = difference(
+                self.loop.state.store.get(change.key), change.op, change.key, change.value, self._encode, work
+            )
+            if tick is not None:
+                self.loop.submit(tick)
+        await self.loop.barrier(invocation)
+
+    def _encode(self, value: Any) -> bytes:
+        return self._serializer.serialize(value).encode()
+
+    # --- from outside ------------------------------------------------------------------------------------
+
+    def check_target(self, event: Event, step: str | None) -> None:
+        """Raises WorkflowRuntimeError when `step` can't take `event`."""
+        if step is None:
+            return
+        config = self.workflow._graph.configs.get(step)
+        if config is None:
+            raise WorkflowRuntimeError(f"Step {step} does not exist")
+        if not any(target.step == step for target in self.workflow._graph.route(type(event))):
+            raise WorkflowRuntimeError(f"Step {step} does not accept event of type {type(event)}")
+
+    def send_from_outside(self, event: Event, step: str | None) -> None:
+        self.loop.submit(External(self.loop.now(), self.loop.payload(event), step))
+
+    async def stream_events(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
+        """The run's events in publish order, to the last; each is given once."""
+        if self._stream_read:
+            raise WorkflowRuntimeError("All the streamed events have already been consumed.")
+        while True:
+            while self._stream:
+                event = self._stream.popleft()
+                if not self._stream and self._stream_closed:
+                    self._stream_read = True
+                yield event
+            if self._stream_closed:
+                self._stream_read = True
+                return
+            self._stream_more.clear()
+            await self._stream_more.wait()
+
+
+def start_event(workflow: Workflow[Any], fields: dict[str, Any]) -> StartEvent:
+    """The workflow's StartEvent from `fields`. Raises WorkflowRuntimeError with what is wrong in which."""
+    kind = workflow.start_event_class
+    try:
+        return kind(**fields)
+    except Exception as error:
+        raise WorkflowRuntimeError(
+            f"Failed creating a start event of type '{kind.__name__}' from the input: {error}"
+        ) from error
+
+
+def _plain(value: Any, serializer: BaseSerializer) -> Any:
+    """`value` as plain JSON for status and screen; its repr where it isn't."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError):
+        try:
+            return json.loads(serializer.serialize(value))
+        except (TypeError, ValueError):
+            return repr(value)

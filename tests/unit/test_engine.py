@@ -1,0 +1,241 @@
+"""The engine in memory: what a workflow author relies on."""
+
+import asyncio
+
+import pytest
+
+from perdure import Context, Workflow, step
+from perdure.errors import WorkflowCancelledByUser, WorkflowRuntimeError, WorkflowTimeoutError
+from perdure.events import Event, StartEvent, StopEvent, WorkflowFailedEvent
+
+
+class Item(Event):
+    number: int
+
+
+class Done(Event):
+    number: int
+
+
+class Go(Event):
+    pass
+
+
+class Answer(Event):
+    text: str
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+class Chain(Workflow):
+    @step
+    async def first(self, ev: StartEvent) -> Item:
+        return Item(number=ev.start)
+
+    @step
+    async def second(self, ctx: Context, ev: Item) -> Item | StopEvent:
+        if ev.number == 0:
+            return StopEvent(result="landed")
+        return Item(number=ev.number - 1)
+
+
+def test_a_chain_of_events_ends_with_the_stop_events_result():
+    async def go():
+        return await Chain().run(start=10)
+
+    assert run(go()) == "landed"
+
+
+class FanOut(Workflow):
+    running = 0
+    most = 0
+
+    @step
+    async def split(self, ev: StartEvent) -> list[Item]:
+        return [Item(number=n) for n in range(ev.count)]
+
+    @step(num_workers=3)
+    async def work(self, ev: Item) -> Done:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(0)
+        self.running -= 1
+        return Done(number=ev.number * 2)
+
+    @step
+    async def join(self, events: list[Done]) -> StopEvent:
+        return StopEvent(result=sorted(e.number for e in events))
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_a_list_is_joined_once_when_all_its_descendants_are_done(count):
+    async def go():
+        return await FanOut().run(count=count)
+
+    assert run(go()) == [2 * n for n in range(count)]
+
+
+def test_num_workers_bounds_the_executions_of_a_step():
+    async def go():
+        workflow = FanOut()
+        await workflow.run(count=20)
+        return workflow.most
+
+    assert run(go()) == 3
+
+
+class Collecting(Workflow):
+    @step
+    async def split(self, ctx: Context, ev: StartEvent) -> Item | None:
+        for n in range(ev.count):
+            ctx.send_event(Item(number=n))
+        await ctx.store.set("count", ev.count)
+        return None
+
+    @step
+    async def work(self, ev: Item) -> Done:
+        return Done(number=ev.number)
+
+    @step
+    async def join(self, ctx: Context, ev: Done) -> StopEvent | None:
+        found = ctx.collect_events(ev, [Done] * await ctx.store.get("count"))
+        if found is None:
+            return None
+        return StopEvent(result=sorted(e.number for e in found))
+
+
+def test_sent_events_are_collected_once_each():
+    async def go():
+        return await Collecting().run(count=30)
+
+    assert run(go()) == list(range(30))
+
+
+class Failing(Workflow):
+    @step
+    async def fail(self, ev: StartEvent) -> StopEvent:
+        raise ev.error
+
+
+def test_awaiting_a_failed_run_raises_the_steps_own_exception():
+    error = KeyError("gone")
+
+    async def go():
+        handler = Failing().run(error=error)
+        with pytest.raises(KeyError) as caught:
+            await handler
+        events = [event async for event in handler.stream_events()]
+        return caught.value, events
+
+    caught, events = run(go())
+    assert caught is error
+    assert type(events[-1]) is WorkflowFailedEvent
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), asyncio.CancelledError()])
+def test_an_exit_in_a_step_is_a_failure_of_the_step(error):
+    async def go():
+        handler = Failing().run(error=error)
+        with pytest.raises(WorkflowRuntimeError, match=type(error).__name__):
+            await asyncio.wait_for(handler, 5)
+
+    run(go())
+
+
+class Waiting(Workflow):
+    entered = 0
+
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        self.entered += 1
+        first = await ctx.wait_for_event(Answer, waiter_event=Go())
+        second = await ctx.wait_for_event(Answer)
+        return StopEvent(result=[first.text, second.text])
+
+
+def test_a_step_that_waits_goes_on_where_it_was_and_two_waits_take_two_events():
+    async def go():
+        workflow = Waiting()
+        handler = workflow.run()
+        async for event in handler.stream_events():
+            if type(event) is Go:
+                await handler.send_event(Answer(text="a"))
+                await handler.send_event(Answer(text="b"))
+        return await handler, workflow.entered
+
+    assert run(go()) == (["a", "b"], 1)
+
+
+class Impatient(Workflow):
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        await ctx.wait_for_event(Answer, timeout=ev.timeout)
+        return StopEvent()
+
+
+def test_a_wait_ends_with_a_timeout_error():
+    async def go():
+        with pytest.raises(TimeoutError):
+            await Impatient().run(timeout=0.01)
+
+    run(go())
+
+
+def test_a_run_ends_when_its_time_is_over():
+    async def go():
+        handler = Impatient(timeout=0.02).run(timeout=None)
+        with pytest.raises(WorkflowTimeoutError):
+            await handler
+
+    run(go())
+
+
+def test_a_cancelled_run_raises_and_can_be_taken_up_again():
+    async def go():
+        workflow = Waiting()
+        handler = workflow.run()
+        async for event in handler.stream_events():
+            if type(event) is Go:
+                break
+        await handler.cancel_run()
+        with pytest.raises(WorkflowCancelledByUser):
+            await handler
+        assert handler.ctx.is_running
+        again = workflow.run(ctx=handler.ctx)
+        await again.send_event(Answer(text="a"))
+        await again.send_event(Answer(text="b"))
+        return await again
+
+    assert run(go()) == ["a", "b"]
+
+
+class Wrong(Workflow):
+    @step
+    async def fail(self, ev: StartEvent) -> StopEvent:
+        return "no event"
+
+
+def test_a_step_that_returns_no_event_fails_the_run_with_a_message_that_says_so():
+    async def go():
+        with pytest.raises(WorkflowRuntimeError, match="returned str instead of an Event instance"):
+            await Wrong().run()
+
+    run(go())
+
+
+class Sync(Workflow):
+    @step
+    def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ctx.write_event_to_stream(Item(number=1))
+        return StopEvent(result=Context.get_step_context() is ctx)
+
+
+def test_a_plain_function_runs_in_a_thread_with_its_context():
+    async def go():
+        handler = Sync().run()
+        events = [event async for event in handler.stream_events()]
+        return [type(e) for e in events], await handler
+
+    assert run(go()) == ([Item, StopEvent], True)

@@ -1,0 +1,326 @@
+"""The engine with a journal: nothing shows before it is durable, and a successor goes on from the log."""
+
+import asyncio
+import json
+from collections import deque
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perdure import Context, Workflow, step
+from perdure.durable import fold
+from perdure.engine.journal import Batch
+from perdure.engine.model import State
+from perdure.errors import IncompatibleError
+from perdure.events import Event, StartEvent, StopEvent
+from perdure.run import Run
+from perdure.store.records import Record
+
+
+class Item(Event):
+    number: int
+
+
+class Done(Event):
+    number: int
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+class Log:
+    """A journal in memory that dies at its `kill_at`-th commit, before or after it is there."""
+
+    def __init__(
+        self, kill_at: int = 10**9, *, stored: bool = True, snapshots: bool = False, cuts: bool = True
+    ):
+        self.records: list[Record] = [Record(0, 1, json.dumps({"input": {"count": 6}}).encode())]
+        self.snapshot: bytes | None = None
+        self.kill_at = kill_at
+        self.stored = stored
+        self.outcome: bytes | None = None
+        self.commits = 0
+        self.wants_snapshot = snapshots
+        self.cuts = cuts
+        self.taken: list[tuple[int, bytes]] = []
+        self.hold_after = -1
+        self.release = asyncio.Event()
+
+    async def commit(self, batch: Batch) -> None:
+        if self.commits == self.hold_after:
+            await self.release.wait()
+        await asyncio.sleep(0)
+        self.commits += 1
+        dies = self.commits == self.kill_at
+        if not dies or self.stored:
+            self.records.append(Record(len(self.records), 1, batch.payload))
+            self.outcome = batch.outcome or self.outcome
+            if batch.snapshot is not None:
+                self.taken.append((len(self.records), batch.snapshot))
+                if self.cuts:
+                    self.snapshot, self.records = batch.snapshot, []
+        if dies:
+            raise Killed
+
+
+def open_run(workflow: Workflow, log: Log) -> Run:
+    codec = workflow._codec(workflow.serializer)
+    state, fields = fold(workflow, codec, log.snapshot, log.records)
+    from perdure.durable import _live_store
+
+    run = Run(
+        workflow,
+        run_id="r",
+        state=state,
+        store=_live_store(workflow, state, workflow.serializer),
+        serializer=workflow.serializer,
+        journal=log,
+    )
+    if state.begun:
+        run.loop.take_over(state.epoch + 1)
+    else:
+        run.begin(workflow.start_event_class(**fields))
+    return run
+
+
+async def to_end(workflow: Workflow, log: Log, kills: list[tuple[int, bool]]):
+    """Run through all the kills; the result and how often the run was taken up."""
+    kills = list(kills)
+    for _ in range(100):
+        log.kill_at, log.stored = (log.commits + kills[0][0], kills[0][1]) if kills else (10**9, True)
+        kills = kills[1:]
+        if log.outcome is not None:
+            return json.loads(log.outcome)
+        run = open_run(workflow, log)
+        try:
+            await asyncio.wait_for(asyncio.shield(run.result), 10)
+        except Killed:
+            continue
+    return json.loads(log.outcome)
+
+
+class Crunch(Workflow):
+    @step
+    async def split(self, ctx: Context, ev: StartEvent) -> list[Item]:
+        await ctx.store.set("seen", [])
+        return [Item(number=n) for n in range(ev.count)]
+
+    @step(num_workers=3)
+    async def work(self, ctx: Context, ev: Item) -> Done:
+        seen = await ctx.store.get("seen")
+        seen.append(ev.number)
+        await ctx.store.set("seen", seen)
+        await ctx.store.append("again", ev.number)
+        return Done(number=ev.number)
+
+    @step
+    async def join(self, ctx: Context, events: list[Done]) -> StopEvent:
+        seen = await ctx.store.get("seen")
+        return StopEvent(result=[sorted(e.number for e in events), sorted(set(seen))])
+
+
+KILLS = st.lists(st.tuples(st.integers(1, 12), st.booleans()), max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(kills=KILLS, snapshots=st.booleans())
+def test_whatever_is_killed_the_result_is_that_of_an_uninterrupted_run(kills, snapshots):
+    async def go():
+        return await to_end(Crunch(), Log(snapshots=snapshots), kills)
+
+    outcome = asyncio.run(go())
+    assert outcome["reason"] == "Completed"
+    assert outcome["result"] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
+
+
+class Sender(Workflow):
+    @step
+    async def split(self, ctx: Context, ev: StartEvent) -> Item | None:
+        for n in range(ev.count):
+            ctx.send_event(Item(number=n))
+            await ctx.store.set("sent", n)
+        return None
+
+    @step(num_workers=2)
+    async def work(self, ev: Item) -> Done:
+        return Done(number=ev.number)
+
+    @step(num_workers=2)
+    async def join(self, ctx: Context, ev: Done) -> StopEvent | None:
+        found = ctx.collect_events(ev, [Done] * 6)
+        await ctx.store.set("last", ev.number)
+        if found is None:
+            return None
+        return StopEvent(result=sorted(e.number for e in found))
+
+
+@settings(max_examples=60, deadline=None)
+@given(kills=KILLS, snapshots=st.booleans())
+def test_sends_and_collected_events_of_a_cut_off_step_are_neither_lost_nor_doubled(kills, snapshots):
+    async def go():
+        return await to_end(Sender(), Log(snapshots=snapshots), kills)
+
+    outcome = asyncio.run(go())
+    assert outcome["result"] == [0, 1, 2, 3, 4, 5]
+
+
+def plain(state: State) -> object:
+    """A state as comparable values."""
+    return msgspec.to_builtins(
+        state, enc_hook=lambda value: list(value) if isinstance(value, deque) else value.data, order="sorted"
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(kills=KILLS)
+def test_a_snapshot_is_the_fold_of_the_log_before_it(kills):
+    async def go():
+        workflow, log = Crunch(), Log(snapshots=True, cuts=False)
+        await to_end(workflow, log, kills)
+        codec = workflow._codec(workflow.serializer)
+        for records, snapshot in log.taken:
+            state, _ = fold(workflow, codec, None, log.records[:records])
+            assert plain(state) == plain(codec.decode_state(snapshot))
+        return len(log.taken)
+
+    assert asyncio.run(go()) > 5
+
+
+def test_no_event_reaches_another_step_before_the_tick_that_made_it_is_durable():
+    reached = []
+
+    class Watched(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> Item:
+            reached.append("first")
+            return Item(number=1)
+
+        @step
+        async def second(self, ev: Item) -> StopEvent:
+            reached.append("second")
+            return StopEvent()
+
+    async def go():
+        log = Log()
+        log.hold_after = 1  # the commit of what the first step returned
+        run = open_run(Watched(), log)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        before = list(reached)
+        log.release.set()
+        await run.result
+        return before
+
+    assert asyncio.run(go()) == ["first"]
+    assert reached == ["first", "second"]
+
+
+def test_a_state_write_is_durable_when_its_await_returns():
+    class Writer(Workflow):
+        @step
+        async def write(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.store.set("key", "value")
+            log = self.log
+            state, _ = fold(self, self._codec(self.serializer), log.snapshot, log.records)
+            return StopEvent(result=[item.decode() for item in state.store["key"].items])
+
+    async def go():
+        workflow = Writer()
+        workflow.log = Log()
+        run = open_run(workflow, workflow.log)
+        return (await run.result).result
+
+    assert asyncio.run(go()) == ['"value"']
+
+
+def test_a_list_that_grew_is_written_as_its_new_items_and_one_changed_in_place_is_not_lost():
+    class Writer(Workflow):
+        @step
+        async def write(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            docs = [{"name": "a", "status": "new"}]
+            await ctx.store.set("docs", docs)
+            docs = await ctx.store.get("docs")
+            docs[0]["status"] = "done"
+            docs.append({"name": "b", "status": "new"})
+            await ctx.store.set("docs", docs)
+            return StopEvent(result=None)
+
+    async def go():
+        workflow = Writer()
+        log = Log(kill_at=4)
+        run = open_run(workflow, log)
+        with pytest.raises(Killed):
+            await run.result
+        state, _ = fold(workflow, workflow._codec(workflow.serializer), None, log.records)
+        return [json.loads(item) for item in state.store["docs"].items]
+
+    assert asyncio.run(go()) == [{"name": "a", "status": "done"}, {"name": "b", "status": "new"}]
+
+
+def test_bytes_in_the_log_for_a_growing_list_do_not_grow_with_it():
+    class Writer(Workflow):
+        @step
+        async def write(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            done = []
+            for n in range(ev.count):
+                done.append(f"document {n:04}")
+                await ctx.store.set("done", done)
+            return StopEvent()
+
+    async def go():
+        log = Log()
+        log.records[0] = Record(0, 1, json.dumps({"input": {"count": 200}}).encode())
+        await open_run(Writer(), log).result
+        return [len(record.payload) for record in log.records[3:-1]]
+
+    sizes = asyncio.run(go())
+    assert max(sizes) <= min(sizes) + 8
+
+
+def test_a_log_with_work_for_a_step_that_is_gone_is_incompatible_and_says_which():
+    class Other(Workflow):
+        @step
+        async def elsewhere(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+    async def go():
+        log = Log(kill_at=2)
+        with pytest.raises(Killed):
+            await open_run(Crunch(), log).result
+        with pytest.raises(IncompatibleError, match="split"):
+            open_run(Other(), log)
+
+    asyncio.run(go())
+
+
+def test_a_drained_run_stops_at_a_commit_and_its_successor_finishes():
+    class Slow(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            for n in range(50):
+                await asyncio.sleep(0.002)
+                if n not in await ctx.store.get("done", default=[]):
+                    await ctx.store.append("done", n)
+            return StopEvent(result=await ctx.store.get("done"))
+
+    async def go():
+        log, workflow = Log(), Slow()
+        run = open_run(workflow, log)
+        await asyncio.sleep(0.02)
+        await asyncio.wait_for(run.loop.drain(5), 5)
+        with pytest.raises(Exception, match="left in this process"):
+            await run.result
+        commits = log.commits
+        again = open_run(workflow, log)
+        return commits, (await again.result).result
+
+    commits, done = asyncio.run(go())
+    assert commits < 50
+    assert done == list(range(50))
+
+
+def test_the_state_of_a_fresh_run_is_empty():
+    assert State().works == {}
