@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -25,6 +26,7 @@ from typing import (
 from pydantic import BaseModel
 
 from perdure.errors import WorkflowValidationError
+from perdure.naming import qualified_name
 
 if TYPE_CHECKING:
     from perdure.utils import ResourceParameter
@@ -38,11 +40,15 @@ class ResourceDescriptor(Protocol):
 
     @property
     def name(self) -> str:
-        """The key under which a cached value is shared."""
+        """What it is called in messages, and the key by which `ResourceManager.set` replaces it."""
         ...
 
     @property
     def cache(self) -> bool: ...
+
+    def key(self, annotation: Any) -> str:
+        """What the cached value for a parameter of type `annotation` is known by."""
+        ...
 
     def dependencies(self) -> Sequence[tuple[str, ResourceDescriptor, Any]]:
         """The resources that making this one needs, as (parameter, resource, type)."""
@@ -77,6 +83,9 @@ class Resource(Generic[T]):
         self.localns: Mapping[str, Any] | None = None
         self._dependencies: list[tuple[str, ResourceDescriptor, Any]] | None = None
 
+    def key(self, annotation: Any) -> str:
+        return self.name
+
     async def make(self, resolution: Resolution, annotation: Any) -> Any:
         arguments = {
             name: await resolution.get(resource, kind) for name, resource, kind in self.dependencies()
@@ -90,20 +99,32 @@ class Resource(Generic[T]):
         return self._dependencies
 
     def _read_signature(self) -> list[tuple[str, ResourceDescriptor, Any]]:
-        function = self.factory
-        if inspect.isclass(function) or not hasattr(function, "__annotations__"):
-            function = getattr(function, "__init__" if inspect.isclass(function) else "__call__", function)
+        function: Any = self.factory
+        if inspect.isclass(function):
+            function = function.__init__
+        elif not hasattr(function, "__annotations__"):
+            function = function.__call__
+        function = inspect.unwrap(function)
+        # Without the return: nobody reads it, and what it names is often imported for type checkers only.
+        wanted = {name: hint for name, hint in _annotations(function).items() if name != "return"}
+        reader = SimpleNamespace(__annotations__=wanted, __globals__=getattr(function, "__globals__", {}))
         try:
-            hints = get_type_hints(function, localns=dict(self.localns or {}), include_extras=True)
+            hints = get_type_hints(reader, localns=dict(self.localns or {}), include_extras=True)
         except NameError as error:
             raise WorkflowValidationError(
                 f"resource {self.name}: an annotation names {error.name!r}, which isn't defined in its module"
             ) from error
         found: list[tuple[str, ResourceDescriptor, Any]] = []
         for name, hint in hints.items():
-            if name != "return" and get_origin(hint) is Annotated:
-                kind, *metadata = get_args(hint)
-                found += [(name, m, kind) for m in metadata if isinstance(m, ResourceDescriptor)][:1]
+            if get_origin(hint) is not Annotated:
+                continue
+            kind, *metadata = get_args(hint)
+            for needed in metadata:
+                if isinstance(needed, ResourceDescriptor):
+                    if isinstance(needed, Resource) and needed.localns is None:
+                        needed.localns = self.localns
+                    found.append((name, needed, kind))
+                    break
         return found
 
     def __repr__(self) -> str:
@@ -138,6 +159,10 @@ class ResourceConfig:
     @property
     def name(self) -> str:
         return self.config_file if self.path_selector is None else f"{self.config_file}.{self.path_selector}"
+
+    def key(self, annotation: Any) -> str:
+        # One file may be read as several models.
+        return f"{self.name} as {qualified_name(annotation)}" if isinstance(annotation, type) else self.name
 
     def dependencies(self) -> Sequence[tuple[str, ResourceDescriptor, Any]]:
         return ()
@@ -222,17 +247,18 @@ class Resolution:
         self._own: dict[str, Any] = {}
 
     async def get(self, resource: ResourceDescriptor, annotation: Any) -> Any:
-        name = resource.name
+        key = resource.key(annotation)
         if resource.cache:
-            if name in self._manager.resources:
-                return self._manager.resources[name]
+            for known in (resource.name, key):
+                if known in self._manager.resources:
+                    return self._manager.resources[known]
             # Before anything waits: two executions that make the two halves of a circle would wait for ever.
             check_circle(resource)
-            return await self._manager.shared(name, lambda: resource.make(self, annotation))
-        if name not in self._own:
+            return await self._manager.shared(key, lambda: resource.make(self, annotation))
+        if key not in self._own:
             check_circle(resource)
-            self._own[name] = await resource.make(self, annotation)
-        return self._own[name]
+            self._own[key] = await resource.make(self, annotation)
+        return self._own[key]
 
 
 def check_circle(resource: ResourceDescriptor, path: tuple[str, ...] = ()) -> None:
@@ -242,6 +268,10 @@ def check_circle(resource: ResourceDescriptor, path: tuple[str, ...] = ()) -> No
         raise ValueError(f"Circular resource dependency detected: {circle}")
     for _, needed, _ in resource.dependencies():
         check_circle(needed, (*path, resource.name))
+
+
+def _annotations(function: Any) -> dict[str, Any]:
+    return getattr(function, "__annotations__", None) or {}
 
 
 async def _run(make: Callable[[], Awaitable[Any]]) -> Any:
