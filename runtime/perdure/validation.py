@@ -16,8 +16,15 @@ from perdure.events import (
     StepFailedEvent,
     StopEvent,
 )
+from perdure.resource import ResourceConfig
 
-__all__ = ["list_collectors", "start_event_class", "stop_event_class", "validate"]
+__all__ = [
+    "list_collectors",
+    "start_event_class",
+    "stop_event_class",
+    "validate",
+    "validate_resource_configs",
+]
 
 Steps = Mapping[str, StepConfig]
 KindT = TypeVar("KindT", bound=type[Event])
@@ -80,6 +87,26 @@ def validate(steps: Steps, *, skip: Collection[str] = ()) -> bool:
     return any(issubclass(kind, InputRequiredEvent) for kind in produced) or any(
         issubclass(kind, HumanResponseEvent) for kind in consumed
     )
+
+
+def validate_resource_configs(steps: Steps) -> None:
+    """Load each ResourceConfig that a step needs. Raises WorkflowValidationError for one that can't be."""
+    pending = [(name, p.definition, p.annotation) for name, c in steps.items() for p in c.resources]
+    seen: set[str] = set()
+    while pending:
+        name, resource, annotation = pending.pop()
+        key = resource.key(annotation)
+        if key in seen:
+            continue
+        seen.add(key)
+        if isinstance(resource, ResourceConfig):
+            try:
+                resource.load(annotation)
+            except (ValueError, OSError) as error:
+                raise WorkflowValidationError(
+                    f"Resource config validation failed: step {name} needs {resource.name}: {error}"
+                ) from error
+        pending += ((name, needed, kind) for _, needed, kind in resource.dependencies())
 
 
 def returned(config: StepConfig) -> tuple[type[Event], ...]:
