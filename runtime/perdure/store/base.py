@@ -69,6 +69,7 @@ class Commit:
     """One commit of one record; `record` is framed (`records.frame`) and frozen once sent.
 
     digest: of `record`, as hex; tells the same batch sent twice from two batches.
+    previous: the digest of the record that it follows, "" when that isn't known; another one there is a GAP.
     events: encoded events to publish; inbox_ack: acknowledge the inbox up to this id ("" for none).
     """
 
@@ -81,6 +82,7 @@ class Commit:
     outcome: bytes | None = None
     events: Sequence[bytes] = ()
     inbox_ack: str = ""
+    previous: str = ""
 
 
 @dataclass(slots=True, frozen=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from perdure.store import records
 from perdure.store.base import (
     Acquired,
     Commit,
@@ -96,25 +97,24 @@ class MemoryRunStore:
         return self._store.runs.get(self._key)
 
     async def init(self, record: bytes, *, installation: str = "") -> Reply:
-        run = self._store.runs.setdefault(self._key, _Run(log=[record]))
-        return Reply(Tag.OK, run.seq)
+        first = _Run(log=[record], digest=records.digest(record))
+        return Reply(Tag.OK, self._store.runs.setdefault(self._key, first).epoch)
 
     async def acquire(self, epoch: int, holder: str, ttl_ms: int) -> Acquired | Reply:
         run = self._get()
-        if run is None:
+        if run is None or run.deleted:
             return Reply(Tag.NOMETA)
         if run.outcome is not None:
             return Reply(Tag.OUTCOME, 0, run.outcome)
-        if run.deleted or epoch < run.epoch:
+        if epoch < run.epoch:
             return Reply(Tag.FENCED, run.epoch)
-        held = "" if epoch > run.epoch else run.holder
-        if held not in ("", holder):
+        if epoch == run.epoch and run.holder and (run.holder != holder or run.released):
             return Reply(Tag.FENCED, run.epoch)
         now = self._store.clock()
         restarted = bool(
             run.server and run.server != self._store.server_id and self._store.durable != "always"
         )
-        if not held and run.cause in CUTTING:
+        if epoch == run.epoch and not run.holder and run.cause in CUTTING:
             run.flight = {
                 name: InFlight(name, entry.step, entry.cuts + 1) for name, entry in run.flight.items()
             }
@@ -123,17 +123,22 @@ class MemoryRunStore:
         run.restarts += restarted
         run.lease = (epoch, holder, now + ttl_ms / 1000)
         return Acquired(
-            seq=run.seq, desired=run.desired, cause=run.cause, store_time=now, restarted=restarted
+            seq=run.seq,
+            digest=run.digest,
+            desired=run.desired,
+            cause=run.cause,
+            store_time=now,
+            restarted=restarted,
         )
 
     def _renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
         run = self._get()
         if run is None:
             return Reply(Tag.NOMETA)
-        if (epoch, holder) != (run.epoch, run.holder):
-            return Reply(Tag.FENCED, run.epoch)
         if run.outcome is not None:
             return Reply(Tag.OUTCOME, 0, run.outcome)
+        if (epoch, holder) != (run.epoch, run.holder) or run.released:
+            return Reply(Tag.FENCED, run.epoch)
         now = self._store.clock()
         run.lease = (epoch, holder, now + ttl_ms / 1000)
         last = run.inbox[-1][0] if run.inbox else ""
@@ -150,16 +155,18 @@ class MemoryRunStore:
         if run is None:
             return Reply(Tag.NOMETA)
         mine = (epoch, holder) == (run.epoch, run.holder)
-        if mine and commit.seq <= run.seq:
-            same = commit.seq < run.seq or commit.digest == run.digest
-            return Reply(Tag.OK if same else Tag.CONFLICT, run.seq)
         if run.outcome is not None:
+            if mine and (commit.seq, commit.digest) == (run.seq, run.digest):
+                return Reply(Tag.OK, run.seq)
             return Reply(Tag.OUTCOME, 0, run.outcome)
-        if not mine:
+        if not mine or run.released:
             run.fenced += 1
             return Reply(Tag.FENCED, run.epoch)
-        if commit.seq > run.seq + 1:
-            return Reply(Tag.GAP, run.seq)
+        if commit.seq <= run.seq:
+            same = commit.seq < run.seq or commit.digest == run.digest
+            return Reply(Tag.OK if same else Tag.CONFLICT, run.seq)
+        if commit.seq > run.seq + 1 or (commit.previous and commit.previous != run.digest):
+            return Reply(Tag.GAP, run.seq, run.digest.encode())
         run.log.append(commit.record)
         run.seq, run.digest = commit.seq, commit.digest
         run.summary, run.commit_time = commit.summary, self._store.clock()
@@ -186,7 +193,7 @@ class MemoryRunStore:
             return Reply(Tag.NOMETA)
         if run.outcome is not None:
             return Reply(Tag.OUTCOME, 0, run.outcome)
-        if (epoch, holder) != (run.epoch, run.holder):
+        if (epoch, holder) != (run.epoch, run.holder) or run.released:
             return Reply(Tag.FENCED, run.epoch)
         if seq <= run.base:
             return Reply(Tag.OK, run.base)
@@ -206,10 +213,13 @@ class MemoryRunStore:
             return Reply(Tag.OUTCOME, 0, run.outcome)
         if (epoch, holder) != (run.epoch, run.holder):
             return Reply(Tag.FENCED, run.epoch)
-        if kind == "idle" and run.inbox and run.inbox[-1][0] != inbox_seen:
+        if run.released:
+            return Reply(Tag.OK, run.epoch)
+        seen = _stream_id(inbox_seen) if inbox_seen else (0, 0)
+        if kind == "idle" and any(_stream_id(entry[0]) > seen for entry in run.inbox):
             return Reply(Tag.INBOX)
         run.released, run.wake_at, run.lease = kind, wake_at, None
-        return Reply(Tag.OK)
+        return Reply(Tag.OK, run.epoch)
 
     async def load(self) -> Loaded | None:
         run = self._get()
@@ -252,9 +262,12 @@ class MemoryRunStore:
             return Reply(Tag.NOMETA)
         if run.outcome is not None and not deleted:
             return Reply(Tag.OUTCOME, 0, run.outcome)
-        if epoch > run.epoch:
-            run.epoch, run.holder, run.released, run.cause = epoch, "", "", cause
-            run.wake_at = run.lease = None
+        if epoch <= run.epoch:
+            if not deleted or run.deleted:
+                return Reply(Tag.OK, run.epoch)
+            epoch = run.epoch + 1
+        run.epoch, run.holder, run.released, run.cause = epoch, "", "", cause
+        run.wake_at = run.lease = None
         run.deleted = run.deleted or deleted
         return Reply(Tag.OK, run.epoch)
 
@@ -262,10 +275,13 @@ class MemoryRunStore:
         run = self._get()
         if run is None:
             return Reply(Tag.NOMETA)
-        if run.outcome is None:
-            run.epoch = max(run.epoch, epoch)
-            run.holder, run.released, run.lease, run.outcome = "", "", None, outcome
-        return Reply(Tag.OUTCOME, run.epoch, run.outcome)
+        if run.outcome is not None:
+            return Reply(Tag.OUTCOME, 0, run.outcome)
+        if epoch <= run.epoch:
+            return Reply(Tag.FENCED, run.epoch)
+        run.epoch, run.holder, run.released, run.outcome = epoch, "", "", outcome
+        run.wake_at = run.lease = None
+        return Reply(Tag.OUTCOME, 0, outcome)
 
     async def set_desired(self, desired: str) -> Reply:
         run = self._get()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from perdure.engine.journal import Batch
 from perdure.errors import (
@@ -16,28 +17,25 @@ from perdure.errors import (
     LeaseLostError,
     RunEndedError,
     StateLostError,
+    StoreAccessError,
     StoreUnavailableError,
 )
 from perdure.store.base import Acquired, Commit, Reply, RunStore, Tag
-from perdure.store.records import Record, check, digest, frame
+from perdure.store.held import Held
+from perdure.store.records import HEADER_BYTES, Record, check, digest, frame, frame_snapshot
 
 T = TypeVar("T")
+log = logging.getLogger("perdure.store")
 
 SNAPSHOT_FLOOR = 64 * 1024  # bytes of log below which no snapshot is made
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between tries at a store that is away
-KEEP_SECONDS = 3.0  # how long a record is kept for a store that may lose its unsynced tail
-KEEP_BYTES = 64 * 1024 * 1024
-
-
-class _Sent(NamedTuple):
-    at: float
-    commit: Commit
+RELEASE_PATIENCE = 5.0
 
 
 class RunSession:
     """One holder's hold on a run, by (epoch, holder). The engine's Journal.
 
-    on_waiting: told the error while the store is away, None when it is back.
+    on_waiting: told the error when the store goes away, and None when it is back.
     """
 
     def __init__(
@@ -60,89 +58,153 @@ class RunSession:
         self._sleep = sleep
         self._clock = clock
         self._ttl_ms = 10_000
-        self._sent: deque[_Sent] = deque()
-        self._sent_bytes = 0
+        self._held = Held(clock, max_bytes)
+        self._turn = asyncio.Lock()  # a commit whose caller was cancelled is still under way
+        self._over: Exception | None = None  # why nothing more can be written
+        self._cutting: asyncio.Task[None] | None = None
         self._log_bytes = 0
         self._snapshot_bytes = 0
 
     async def acquire(self, ttl_ms: int) -> Acquired:
-        """Take the run. Raises LeaseLostError, RunEndedError, StateLostError, StoreUnavailableError."""
+        """Take the run. Raises LeaseLostError, RunEndedError, StateLostError, StoreUnavailableError, ….
+
+        After a lost reply it may be called again: the same holder is let in.
+        """
         self._ttl_ms = ttl_ms
         answer = await self._run.acquire(self.epoch, self.holder, ttl_ms)
         if isinstance(answer, Reply):
             raise self._refusal(answer)
         self.seq = answer.seq
+        self._held.begin(answer.seq, answer.digest)
         return answer
+
+    async def reacquire(self) -> None:
+        """The store went back to before this epoch: tell it again, without waiting for a commit's turn."""
+        answer = await self._insist(lambda: self._run.acquire(self.epoch, self.holder, self._ttl_ms))
+        if isinstance(answer, Reply):
+            raise self._refusal(answer)
 
     async def load(self) -> tuple[bytes | None, list[Record]]:
         """The snapshot's payload, or None, and the records after it.
 
-        Raises CheckpointCorruptError, IncompatibleError, StateLostError.
+        Raises CheckpointCorruptError, IncompatibleError, StateLostError, StoreUnavailableError.
         """
         loaded = await self._run.load()
         if loaded is None:
             raise StateLostError("the store doesn't know the run any more")
         snapshot, records = check(loaded)
-        self.seq = loaded.seq
+        last = loaded.base + len(records)
+        if last != self.seq:
+            raise StateLostError(
+                f"the store had seq {self.seq} when this run was acquired and has {last} now: it went back, or"
+                " someone writes past the fence"
+            )
         self._snapshot_bytes = len(loaded.snapshot or b"")
         self._log_bytes = sum(len(record) for record in loaded.records)
         return snapshot, records
 
     @property
     def wants_snapshot(self) -> bool:
-        return self._log_bytes > max(SNAPSHOT_FLOOR, 2 * self._snapshot_bytes)
+        return self._cutting is None and self._log_bytes > max(SNAPSHOT_FLOOR, 2 * self._snapshot_bytes)
 
     async def commit(self, batch: Batch) -> None:
-        """As the engine's Journal has it."""
-        # Once it is on its way, nobody's cancellation may tear it: what was sent is sent to the end.
+        """As the engine's Journal has it. Raises also RunEndedError, StateLostError, CommitConflictError."""
+        # Nobody's cancellation may tear it: what went out is sent until it is answered.
         await asyncio.shield(self._commit(batch))
 
     async def _commit(self, batch: Batch) -> None:
-        record = frame(self.seq + 1, self.epoch, batch.payload)
-        if len(record) > self._max_bytes:
-            raise CheckpointTooLargeError(
-                f"a record of {len(record)} bytes is over checkpoint.maxBytes ({self._max_bytes}): raise it, or "
-                f"keep large values outside and their names in the state"
+        async with self._turn:
+            if self._over is not None:
+                raise self._over
+            commit = self._frozen(batch)
+            try:
+                await self._send(commit)
+            except Exception as error:
+                self._over = error
+                raise
+            self.seq = commit.seq
+            self._held.add(commit)
+            self._log_bytes += len(commit.record)
+            if batch.snapshot is not None and batch.outcome is None and self._cutting is None:
+                # Beside the commits to come: a large upload must not hold them up, and the log is
+                # whole without it.
+                self._cutting = asyncio.create_task(self._cut(commit.seq, batch.snapshot, self._log_bytes))
+
+    async def release(
+        self,
+        kind: str,
+        *,
+        wake_at: float | None = None,
+        inbox_seen: str = "",
+        patience: float = RELEASE_PATIENCE,
+    ) -> bool:
+        """Give the run back; False when an event came in that was not seen, and the run is still held.
+
+        Tries for `patience` seconds. Raises LeaseLostError, RunEndedError, StoreUnavailableError.
+        """
+        async with self._turn:
+            await self.settle()
+            answer = await self._insist(
+                lambda: self._run.release(
+                    self.epoch, self.holder, kind, wake_at=wake_at, inbox_seen=inbox_seen
+                ),
+                patience,
             )
-        commit = Commit(
-            seq=self.seq + 1,
+            if answer.tag is Tag.INBOX:
+                return False
+            if not answer.ok:
+                raise self._refusal(answer)
+            self._over = LeaseLostError(f"epoch {self.epoch} of this holder is over: the run was given back")
+            return True
+
+    async def settle(self) -> None:
+        """End the upload of a snapshot, if there is one under way. The log is whole without it."""
+        if self._cutting is not None:
+            self._cutting.cancel()
+            await asyncio.wait([self._cutting])
+
+    # --- commits --------------------------------------------------------------------------------------
+
+    def _frozen(self, batch: Batch) -> Commit:
+        """The batch as it will be sent, however often: later ticks go to the next seq."""
+        seq = self.seq + 1
+        record = frame(seq, self.epoch, batch.payload)
+        self._check_size("record", len(record))
+        if batch.snapshot is not None:
+            self._check_size("snapshot", len(batch.snapshot) + HEADER_BYTES)
+        return Commit(
+            seq=seq,
             digest=digest(record),
             record=record,
             progress=batch.progress,
-            flight=tuple(batch.flight),
+            flight=batch.flight,
             summary=batch.summary,
             outcome=batch.outcome,
-            events=tuple(batch.published),
+            events=batch.published,
+            previous=self._held.digest(self.seq) or "",
         )
-        self._keep(commit)
-        await self._send(commit)
-        self.seq = commit.seq
-        self._log_bytes += len(record)
-        if batch.snapshot is not None and batch.outcome is None:
-            await self._cut(batch.snapshot)
 
-    async def release(self, kind: str, *, wake_at: float | None = None) -> bool:
-        """Give the run back; False when an event came in that was not seen, and the run is still held."""
-        answer = await self._insist(lambda: self._run.release(self.epoch, self.holder, kind, wake_at=wake_at))
-        if answer.ok:
-            return True
-        if answer.tag is Tag.INBOX:
-            return False
-        raise self._refusal(answer)
-
-    # --- sending ----------------------------------------------------------------------------------------
+    def _check_size(self, what: str, size: int) -> None:
+        if size > self._max_bytes:
+            raise CheckpointTooLargeError(
+                f"a {what} of {size} bytes is over checkpoint.maxBytes ({self._max_bytes}): raise that, or keep"
+                " large values elsewhere and their names in the state"
+            )
 
     async def _send(self, commit: Commit) -> None:
-        """Until the store has it. The bytes are frozen: a lost reply is answered by sending the same."""
+        """Until the store has it."""
         while True:
-            answer = await self._insist(lambda: self._run.commit(self.epoch, self.holder, commit))
-            if answer.ok:
+            answer = await self._insist(partial(self._run.commit, self.epoch, self.holder, commit))
+            if answer.tag is Tag.OK:
+                if answer.number != commit.seq:
+                    raise self._forked(answer.number)
                 return
-            if answer.tag is Tag.FENCED and answer.number < self.epoch:
-                # The store went back to before this epoch: it is still ours to raise.
-                await self._reacquire()
+            if answer.tag is Tag.FENCED and answer.number <= self.epoch:
+                # The store went back to before this epoch was told or taken: it is still ours to take,
+                # unless its answer is that another has it.
+                await self.reacquire()
             elif answer.tag is Tag.GAP:
-                await self._rewrite(answer.number, commit.seq)
+                await self._rewrite(answer.number, answer.data.decode(), commit)
             elif answer.tag is Tag.CONFLICT:
                 raise CommitConflictError(
                     f"the store holds another record {commit.seq} of this same holder: please report this"
@@ -150,62 +212,70 @@ class RunSession:
             else:
                 raise self._refusal(answer)
 
-    async def _rewrite(self, last: int, wanted: int) -> None:
+    async def _rewrite(self, last: int, found: str, wanted: Commit) -> None:
         """The store lost records that it had acknowledged: send again what is still held."""
-        held = {sent.commit.seq: sent.commit for sent in self._sent}
-        missing = [seq for seq in range(last + 1, wanted) if seq not in held]
-        if missing:
+        if last >= wanted.seq:
+            raise self._forked(last)
+        missing = self._held.after(last)
+        if missing is None:
             raise StateLostError(
-                f"the store went back to seq {last} of this run, and records {missing[0]} to {missing[-1]} are "
-                f"not held here any more: set Redis to `appendfsync always` where this must not happen"
+                f"the store went back to seq {last} of this run, which was at {self.seq}, and what it lost is not"
+                " held here any more: set Redis to `appendfsync always` where this must not happen"
             )
-        for seq in range(last + 1, wanted):
-            answer = await self._insist(lambda seq=seq: self._run.commit(self.epoch, self.holder, held[seq]))
+        if self._held.digest(last) != found:
+            raise self._forked(last)
+        for commit in missing:
+            answer = await self._insist(partial(self._run.commit, self.epoch, self.holder, commit))
             if not answer.ok:
+                if answer.tag is Tag.GAP or (answer.tag is Tag.FENCED and answer.number <= self.epoch):
+                    return  # it went back once more, and the commit's own next answer says how far
                 raise self._refusal(answer)
 
-    async def _reacquire(self) -> None:
-        answer = await self._insist(lambda: self._run.acquire(self.epoch, self.holder, self._ttl_ms))
-        if isinstance(answer, Reply):
-            raise self._refusal(answer)
+    def _forked(self, last: int) -> StateLostError:
+        return StateLostError(
+            f"the store lost records of this run, and another holder's stand in their place (seq {last}): it goes"
+            " on from those"
+        )
 
-    async def _cut(self, snapshot: bytes) -> None:
-        framed = frame(self.seq, self.epoch, snapshot, snapshot=True)
-        if len(framed) > self._max_bytes:
-            raise CheckpointTooLargeError(
-                f"the snapshot of {len(framed)} bytes is over checkpoint.maxBytes ({self._max_bytes})"
-            )
+    async def _cut(self, seq: int, snapshot: bytes, log_bytes: int) -> None:
         try:
-            answer = await self._run.cut(self.epoch, self.holder, self.seq, framed)
-        except StoreUnavailableError:
-            return  # the log is whole without it; the next batch brings another
-        if not answer.ok and answer.tag is not Tag.GAP:
-            raise self._refusal(answer)
-        if answer.ok:
-            self._snapshot_bytes, self._log_bytes = len(framed), 0
+            framed = frame_snapshot(seq, self.epoch, snapshot)
+            answer = await self._run.cut(self.epoch, self.holder, seq, framed)
+            if answer.ok:
+                self._snapshot_bytes = len(framed)
+                self._log_bytes -= log_bytes
+            # Any other answer is the next commit's to hear, too; the log is whole.
+        except (StoreUnavailableError, StoreAccessError) as error:
+            log.warning("the log could not be cut at seq %d; the next snapshot tries again: %s", seq, error)
+        finally:
+            self._cutting = None
 
-    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call until the store answers. Safe for what may be repeated only."""
-        pause = FIRST_PAUSE
+    # --- the store's answers --------------------------------------------------------------------------
+
+    async def _insist(self, call: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
+        """Call until the store answers. For what may be repeated only."""
+        give_up = None if patience is None else self._clock() + patience
+        pause, waiting = FIRST_PAUSE, False
         while True:
             try:
                 answer = await call()
-            except StoreUnavailableError as error:
-                if self._on_waiting is not None:
-                    self._on_waiting(error)
+            except (StoreUnavailableError, StoreAccessError) as error:
+                # Credentials that held once and don't now are someone's to mend, while the run waits.
+                if give_up is not None and self._clock() >= give_up:
+                    raise
+                if not waiting and self._on_waiting is not None:
+                    self._on_waiting(
+                        error
+                        if isinstance(error, StoreUnavailableError)
+                        else StoreUnavailableError(str(error))
+                    )
+                waiting = True
             else:
-                if pause > FIRST_PAUSE and self._on_waiting is not None:
+                if waiting and self._on_waiting is not None:
                     self._on_waiting(None)
                 return answer
             await self._sleep(pause * random.uniform(0.5, 1.0))
             pause = min(LONGEST_PAUSE, pause * 2)
-
-    def _keep(self, commit: Commit) -> None:
-        self._sent.append(_Sent(self._clock(), commit))
-        self._sent_bytes += len(commit.record)
-        horizon = self._clock() - KEEP_SECONDS
-        while len(self._sent) > 1 and (self._sent[0].at < horizon or self._sent_bytes > KEEP_BYTES):
-            self._sent_bytes -= len(self._sent.popleft().commit.record)
 
     def _refusal(self, answer: Reply) -> Exception:
         if answer.tag is Tag.OUTCOME:
@@ -213,6 +283,6 @@ class RunSession:
         if answer.tag is Tag.NOMETA:
             return StateLostError("the store doesn't know the run any more")
         return LeaseLostError(
-            f"epoch {self.epoch} of this holder is over: the store is at epoch {answer.number}, another holder "
-            f"has the run"
+            f"epoch {self.epoch} of this holder is over: the store is at epoch {answer.number}, and another holder"
+            " has the run or had it"
         )

@@ -1,68 +1,85 @@
--- Appends one record, and writes what goes with it.
--- KEYS  1 meta  2 log  3 lease  4 inbox  5 events
--- ARGV  1 epoch  2 holder  3 seq  4 digest  5 record  6 progress 0/1  7 summary  8 has outcome 0/1  9 outcome
---       10 inbox id to acknowledge up to, or ''  11 channel  12 uid  13 the events' id without its index
---       14 number of flight changes, then sign, invocation, step for each; then the events
--- reply {OK, seq}  {FENCED, the store's epoch}  {GAP, the store's seq}  {CONFLICT, the store's seq}
---       {OUTCOME, 0, outcome}  {NOMETA}
-local m = redis.call('HMGET', KEYS[1], 'epoch', 'holder', 'seq', 'digest', 'outcome', 'notified')
-if not m[1] then return {'NOMETA'} end
-local seq, last = tonumber(ARGV[3]), tonumber(m[3])
-local mine = m[1] == ARGV[1] and m[2] == ARGV[2]
-if mine and seq <= last then
-  -- The reply was lost: the same bytes are there already.
-  if seq < last or m[4] == ARGV[4] then return {'OK', last} end
-  return {'CONFLICT', last}
+-- Appends one record, and what the store is told beside it, whole or not at all.
+--
+-- KEYS   1 meta   2 log   3 lease   4 inbox   5 events
+-- ARGV   1 epoch   2 holder   3 seq   4 digest   5 record   6 '1' if a step got on   7 summary
+--        8 outcome ('' for none)   9 inbox id to acknowledge up to ('' for none)   10 uid   11 channel
+--        12 first half of the event ids   13 digest of the record before ('' for not known)
+--        14 number of events   15 … the events
+--        … flight changes, three each: '+', '-' or '='; invocation; step
+-- reply  OK seq          also for the same bytes again
+--        FENCED epoch    the store's
+--        GAP seq digest  the store's last: not the record that this one follows
+--        CONFLICT seq    the same seq with other bytes
+--        OUTCOME 0 outcome
+--        NOMETA 0
+
+local meta = redis.call('HMGET', KEYS[1],
+  'epoch', 'holder', 'seq', 'digest', 'outcome', 'released', 'logBytes', 'notified')
+if not meta[1] then return {'NOMETA', 0} end
+local last, seq = tonumber(meta[3]), tonumber(ARGV[3])
+local mine = meta[1] == ARGV[1] and meta[2] == ARGV[2]
+if meta[5] then
+  -- The batch that ended the run, sent again after its reply was lost.
+  if mine and seq == last and meta[4] == ARGV[4] then return {'OK', last} end
+  return {'OUTCOME', 0, meta[5]}
 end
-if m[5] then return {'OUTCOME', 0, m[5]} end
-if not mine then
+if not mine or (meta[6] or '') ~= '' then
+  -- A full server may refuse to count; the refusal itself stands.
   redis.pcall('HINCRBY', KEYS[1], 'fenced', 1)
-  return {'FENCED', tonumber(m[1])}
+  return {'FENCED', tonumber(meta[1])}
 end
-if seq > last + 1 then return {'GAP', last} end
-local changes = tonumber(ARGV[14])
-local set, gone = {}, {}
-for i = 15, 14 + 3 * changes, 3 do
-  local field = 'inv:' .. ARGV[i + 1]
-  if ARGV[i] == '-' then
-    gone[#gone + 1] = field
-  else
-    local known = redis.call('HGET', KEYS[1], field)
-    if ARGV[i] == '+' then
-      if not known then set[field] = '0 ' .. ARGV[i + 2] end
-    elseif set[field] then
-      set[field] = '0 ' .. string.match(set[field], '^%d+ (.*)$')
-    elseif known then
-      set[field] = '0 ' .. (string.match(known, '^%d+ (.*)$') or '')
-    end
+if seq < last or (seq == last and meta[4] == ARGV[4]) then return {'OK', last} end
+if seq == last then return {'CONFLICT', last} end
+-- The same seq isn't the same record: a store that went back may have taken another's for it.
+if seq > last + 1 or (ARGV[13] ~= '' and ARGV[13] ~= meta[4]) then return {'GAP', last, meta[4] or ''} end
+
+-- Reads that fail on a wrong type or a malformed id: here, where nothing is written yet.
+local acknowledge = ARGV[9] ~= ''
+if acknowledge then redis.call('XRANGE', KEYS[4], '-', ARGV[9], 'COUNT', 1) end
+local events = tonumber(ARGV[14])
+local part, index = ARGV[12], 0
+if events > 0 then
+  local newest = redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)[1]
+  if newest then
+    -- An id must be above the stream's last, or XADD fails after the record is in. Compared as text,
+    -- since such numbers are beyond what Lua counts exactly.
+    local high, low = string.match(newest[1], '^(%d+)-(%d+)$')
+    if #high > #part or (#high == #part and high >= part) then part, index = high, tonumber(low) + 1 end
   end
 end
-local acknowledged = {}
-if ARGV[10] ~= '' then
-  for _, entry in ipairs(redis.call('XRANGE', KEYS[4], '-', ARGV[10])) do
-    acknowledged[#acknowledged + 1] = entry[1]
-  end
-end
-local now = redis.call('TIME')
-local fields = {'seq', ARGV[3], 'digest', ARGV[4], 'summary', ARGV[7], 'commitTime', now[1] .. '.' .. string.format('%06d', now[2])}
-if ARGV[6] == '1' then fields[#fields + 1] = 'stepSeq'; fields[#fields + 1] = ARGV[3] end
-if ARGV[8] == '1' then fields[#fields + 1] = 'outcome'; fields[#fields + 1] = ARGV[9] end
-local notify = ARGV[8] == '1' or m[6] ~= now[1]
-if notify then fields[#fields + 1] = 'notified'; fields[#fields + 1] = now[1] end
-for _, field in ipairs(gone) do set[field] = nil end
-for field, value in pairs(set) do fields[#fields + 1] = field; fields[#fields + 1] = value end
+local time = redis.call('TIME')
+local now = tonumber(time[1])
+local fields = {
+  'seq', ARGV[3], 'digest', ARGV[4], 'summary', ARGV[7],
+  'commitTime', string.format('%d.%06d', now, tonumber(time[2])),
+  'logBytes', string.format('%.0f', (tonumber(meta[7] or '') or 0) + #ARGV[5])}
+local ends = ARGV[8] ~= ''
+local function set(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
+if ARGV[6] == '1' then set('stepSeq', ARGV[3]) end
+if ends then set('outcome', ARGV[8]) end
+local notify = ends or math.abs(now - (tonumber(meta[8] or '') or 0)) >= 1
+if notify then set('notified', now) end
 
 redis.call('RPUSH', KEYS[2], ARGV[5])
 redis.call('HSET', KEYS[1], unpack(fields))
-redis.call('HINCRBY', KEYS[1], 'logBytes', #ARGV[5])
-for i = 1, #gone, 1000 do redis.call('HDEL', KEYS[1], unpack(gone, i, math.min(i + 999, #gone))) end
-for i = 1, #acknowledged, 1000 do
-  redis.call('XDEL', KEYS[4], unpack(acknowledged, i, math.min(i + 999, #acknowledged)))
+for i = 1, events do
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', 10000, part .. '-' .. string.format('%.0f', index + i - 1), 'event', ARGV[14 + i])
 end
--- pcall: a stream that went ahead of this run's seq (after the store lost its tail) takes no older id.
-for i = 15 + 3 * changes, #ARGV do
-  redis.pcall('XADD', KEYS[5], 'MAXLEN', '~', 10000, ARGV[13] .. '-' .. (i - 14 - 3 * changes), 'e', ARGV[i])
+for i = 15 + events, #ARGV, 3 do
+  local sign, invocation = ARGV[i], ARGV[i + 1]
+  if sign == '+' then
+    redis.call('HSETNX', KEYS[1], 'inv:' .. invocation, ARGV[i + 2])
+  elseif sign == '-' then
+    redis.call('HDEL', KEYS[1], 'inv:' .. invocation, 'cuts:' .. invocation)
+  else
+    redis.call('HDEL', KEYS[1], 'cuts:' .. invocation)
+  end
 end
-if ARGV[8] == '1' then redis.call('DEL', KEYS[3]) end
-if notify then redis.call('PUBLISH', ARGV[11], ARGV[12]) end
+if acknowledge then
+  redis.call('XTRIM', KEYS[4], 'MINID', ARGV[9])
+  redis.call('XDEL', KEYS[4], ARGV[9])
+end
+if ends then redis.call('DEL', KEYS[3]) end
+-- A hint: whoever may not publish loses nothing but time.
+if notify then redis.pcall('PUBLISH', ARGV[11], ARGV[10]) end
 return {'OK', seq}

@@ -1,6 +1,11 @@
--- One consistent look at a run; writes nothing.
--- KEYS  1 meta  2 lease  3 inbox
--- reply {meta as a flat list, lease or '', its milliseconds left, inbox length, seconds, microseconds}
-local now = redis.call('TIME')
-return {redis.call('HGETALL', KEYS[1]), redis.call('GET', KEYS[2]) or '', redis.call('PTTL', KEYS[2]),
-  redis.call('XLEN', KEYS[3]), now[1], now[2]}
+-- One consistent read of all that is judged of a run. Writes nothing.
+--
+-- KEYS   1 meta   2 lease   3 inbox
+-- ARGV   none
+-- reply  OK 0 meta lease pttl inbox seconds microseconds
+--        meta: names and values in turn, empty when the run isn't known; lease: '' for none;
+--        pttl in ms; inbox: how many events wait
+
+local time = redis.call('TIME')
+return {'OK', 0, redis.call('HGETALL', KEYS[1]), redis.call('GET', KEYS[2]) or '',
+  redis.call('PTTL', KEYS[2]), redis.call('XLEN', KEYS[3]), time[1], time[2]}

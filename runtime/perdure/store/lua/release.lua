@@ -1,18 +1,26 @@
--- Gives the run back, unless an event came in that its runner did not see.
--- KEYS  1 meta  2 lease  3 inbox
--- ARGV  1 epoch  2 holder  3 kind: yield, idle or suspended  4 wake at, or ''  5 the last inbox id seen, or ''
---       6 channel  7 uid
--- reply {OK, 0}  {INBOX}  {FENCED, the store's epoch}  {OUTCOME, 0, outcome}  {NOMETA}
-local m = redis.call('HMGET', KEYS[1], 'epoch', 'holder', 'outcome')
-if not m[1] then return {'NOMETA'} end
-if m[3] then return {'OUTCOME', 0, m[3]} end
-if m[1] ~= ARGV[1] or m[2] ~= ARGV[2] then return {'FENCED', tonumber(m[1])} end
+-- Gives the run back. The epoch stays used: nobody takes it up again but by a higher one.
+--
+-- KEYS   1 meta   2 lease   3 inbox
+-- ARGV   1 epoch   2 holder   3 kind: yield, idle or suspended   4 wakeAt in store time ('' for none)
+--        5 the last inbox id that was seen ('' for none)   6 uid   7 channel
+-- reply  OK epoch        also when it was given back before
+--        INBOX 0         idle, and an event came in that was not seen
+--        FENCED epoch    the store's
+--        OUTCOME 0 outcome
+--        NOMETA 0
+
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'holder', 'outcome', 'released')
+if not meta[1] then return {'NOMETA', 0} end
+if meta[3] then return {'OUTCOME', 0, meta[3]} end
+if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] then return {'FENCED', tonumber(meta[1])} end
+if (meta[4] or '') ~= '' then return {'OK', tonumber(meta[1])} end
+-- Only who would sleep must look: a drained run goes on at once elsewhere and finds the event there.
 if ARGV[3] == 'idle' then
-  local last = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
-  if last[1] and last[1][1] ~= ARGV[5] then return {'INBOX'} end
+  local after = ARGV[5] == '' and '-' or ('(' .. ARGV[5])
+  if #redis.call('XRANGE', KEYS[3], after, '+', 'COUNT', 1) > 0 then return {'INBOX', 0} end
 end
-redis.call('HSET', KEYS[1], 'released', ARGV[3])
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'wakeAt', ARGV[4]) end
+
+redis.call('HSET', KEYS[1], 'released', ARGV[3], 'wakeAt', ARGV[4])
 redis.call('DEL', KEYS[2])
-redis.call('PUBLISH', ARGV[6], ARGV[7])
-return {'OK', 0}
+redis.pcall('PUBLISH', ARGV[7], ARGV[6])
+return {'OK', tonumber(meta[1])}
