@@ -14,7 +14,11 @@ from perdure.control.outcome import Summary, decode_summary
 from perdure.local.supervisor import Sight
 
 LINE_SECONDS = 2.0  # at most one progress line in so long where there is no terminal
-QUIET = ("Accepted", "StoreReady", "Completed", "Started")
+TOLD_AT_THE_END = (
+    "Completed", "StepFailed", "TimedOut", "Cancelled", "FailuresExhausted", "DisruptionsExhausted", "NoProgress",
+    "CheckpointTooLarge", "CheckpointCorrupt", "StateLost", "Incompatible", "InvalidSpec",
+)  # fmt: skip
+QUIET = ("Accepted", "StoreReady", "Started", *TOLD_AT_THE_END)
 
 
 def steps_known(summary: Summary) -> int:
