@@ -6,8 +6,9 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -18,18 +19,42 @@ from perdure.control.decide import decide
 from perdure.control.observation import Observation, Pod, PodState, StoreState, StoreView
 from perdure.control.outcome import Outcome, Summary, encode_outcome, encode_summary
 from perdure.control.status import Phase, WorkflowRunStatus, read_status
+from perdure.control.storeside import StoreAction, apply_to_store, goes_on, observe_store
 from perdure.control.storewatch import Now, StoreWatch
 from perdure.control.transitions import pod_refused
-from perdure.store.base import InFlight, Lease, Meta, RunFacts, StoreFacts
+from perdure.errors import StoreUnavailableError
+from perdure.store.base import Commit, Reply, RunStore, StoreFacts, Tag
+from perdure.store.memory import MemoryStore
 
 LEASE = 10
 EPOCH0 = 1_700_000_000.0
-CUTTING = {"Crashed", "OOMKilled", "LeaseExpired", "Fenced", "StartTimeout"}
+KEY = ("default", "uid")
+T = TypeVar("T")
 TICKS, QUIET = 500, 280
 
 
 class Stopped(Exception):
     """The apply ends here: an operator died, a write was refused, the store is away."""
+
+
+class Store(MemoryStore):
+    """A store that can be away."""
+
+    up = True
+
+    async def server(self) -> StoreFacts:
+        if not self.up:
+            raise StoreUnavailableError("connection refused")
+        return await super().server()
+
+
+def ask(question: Coroutine[Any, Any, T]) -> T:
+    """The answer of a store that never waits, without a loop."""
+    try:
+        question.send(None)
+    except StopIteration as answer:
+        return cast(T, answer.value)
+    raise AssertionError("the store in memory waits for nothing")
 
 
 @dataclass
@@ -46,6 +71,7 @@ class Process:
     cut_off: bool = False
     listed: bool = True
     renewed: float | None = None
+    seq: int = 0
     exit_code: int | None = None
     message: str = ""
     ended: float | None = None
@@ -81,15 +107,13 @@ class World:
     finalizer: bool = False
     gone: bool = False
     # the store
-    meta: Meta | None = None
-    lease: tuple[int, str, float] | None = None
-    up: bool = True
-    store_process: int = 1
-    backup: tuple[Meta, tuple[int, str, float] | None] | None = None
+    store: Store = field(init=False)
+    backup: Any = None
     wiped: bool = False
     # the cluster
     pods: list[Process] = field(default_factory=list)
     watch: StoreWatch = field(init=False)
+    run_store: RunStore = field(init=False)
     faulty: bool = True
     # what must hold
     faults: int = 1
@@ -102,6 +126,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.watch = StoreWatch(self.clock)
+        self.store = Store(lambda: self.now, durable="everysec")
+        self.run_store = self.store.run(*KEY)
 
     @property
     def clock(self) -> Now:
@@ -110,64 +136,25 @@ class World:
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
 
-    # --- the store's scripts, as their contract has them --------------------------------------------
+    # --- the store ----------------------------------------------------------------------------------
 
-    def reach(self) -> None:
-        if not self.up:
+    @property
+    def held(self) -> Any:
+        """What the store holds of the run, or None."""
+        return self.store.runs.get(KEY)
+
+    def act(self, action: do.Action) -> bool:
+        """Whether the decision goes on after `action`; as a real caller applies it."""
+        if not self.store.up and isinstance(action, StoreAction):
             raise Stopped("store")
+        reply = ask(apply_to_store(action, self.run_store, record0=b"input", installation="i"))
+        return goes_on(action, reply)
 
-    def set_meta(self, **fields: Any) -> None:
-        assert self.meta is not None
-        self.meta = replace(self.meta, **fields)
-
-    def advance(self, epoch: int, cause: str, deleted: bool) -> bool:
-        self.reach()
-        if self.meta is None:
-            return deleted
-        if self.meta.outcome is not None and not deleted:
-            return False
-        if epoch > self.meta.epoch:
-            self.set_meta(epoch=epoch, holder="", released="", cause=cause)
-            self.lease = None
-        if deleted:
-            self.set_meta(deleted=True)
-        return deleted or self.meta.epoch == epoch
-
-    def finish(self, epoch: int, outcome: bytes) -> None:
-        self.reach()
-        if self.meta is None:
-            return
-        if epoch > self.meta.epoch:
-            self.set_meta(epoch=epoch, holder="", released="")
-            self.lease = None
-        if self.meta.outcome is None:
-            self.end(outcome)
-
-    def end(self, outcome: bytes) -> None:
-        assert self.outcome is None or self.wiped, "an outcome changed"
-        self.set_meta(outcome=outcome)
-        self.outcome = outcome
-
-    def acquire(self, process: Process) -> str:
-        meta = self.meta
-        if meta is None or meta.deleted or process.epoch < meta.epoch:
-            return "FENCED"
-        if meta.outcome is not None:
-            return "OUTCOME"
-        if process.epoch > meta.epoch:
-            self.set_meta(epoch=process.epoch, holder="", released="")
-            self.lease = None
-        assert self.meta is not None
-        if self.meta.holder not in ("", process.uid):
-            return "FENCED"
-        if not self.meta.holder and self.meta.cause in CUTTING:
-            cut = tuple(replace(one, cuts=one.cuts + 1) for one in self.meta.in_flight)
-            self.set_meta(in_flight=cut)
-        self.set_meta(holder=process.uid)
-        self.lease = (process.epoch, process.uid, self.now + LEASE)
-        self.holders.setdefault(process.epoch, set()).add(process.uid)
-        assert len(self.holders[process.epoch]) == 1 or self.wiped, f"two holders of {process.epoch}"
-        return "OK"
+    def check_outcome(self) -> None:
+        stands = self.held.outcome if self.held is not None else None
+        if self.outcome is not None and not self.wiped:
+            assert stands == self.outcome or self.deletion, "an outcome changed"
+        self.outcome = stands
 
     # --- the runner ---------------------------------------------------------------------------------
 
@@ -181,57 +168,64 @@ class World:
     def run(self, process: Process) -> None:
         if process.node == "paused":
             return None
-        reaches = self.up and not process.cut_off
+        reaches = self.store.up and not process.cut_off
         if process.renewed is None:
-            if reaches:
-                match self.acquire(process):
-                    case "OK":
-                        process.renewed = self.now
-                    case "FENCED":
-                        self.die(process, 76)
-                    case _:
-                        self.die(process, 0)
-            return None
+            return self.take(process) if reaches else None
         if not reaches:
-            if self.now - process.renewed >= LEASE:
-                self.die(process, 76, "LeaseLost")
-            return None
-        meta = self.meta
-        if meta is None or meta.epoch != process.epoch or meta.holder != process.uid:
-            return self.die(process, 76)
-        if meta.outcome is not None:
-            return self.die(process, 0)
-        self.lease, process.renewed = (process.epoch, process.uid, self.now + LEASE), self.now
+            return self.die(process, 76, "LeaseLost") if self.now - process.renewed >= LEASE else None
+        renewed = ask(self.run_store.renew(process.epoch, process.uid, LEASE * 1000))
+        if isinstance(renewed, Reply):
+            return self.die(process, 0 if renewed.tag is Tag.OUTCOME else 76)
+        process.renewed = self.now
         if process.deleting is not None and process.node == "ready":
-            self.set_meta(released="yield")
-            self.lease = None
+            ask(self.run_store.release(process.epoch, process.uid, "yield"))
             return self.die(process, 75)
-        if meta.desired == "Cancelled" and self.chance(0.7):
-            self.end(encode_outcome(Outcome("Cancelled")))
+        if renewed.desired == "Cancelled" and self.chance(0.7):
+            self.commit(process, outcome=encode_outcome(Outcome("Cancelled")))
             return self.die(process, 0)
-        return self.work(process, meta)
+        return self.work(process)
 
-    def work(self, process: Process, meta: Meta) -> None:
-        dice = self.rng.random()
-        summary = encode_summary(Summary(completed_steps=meta.seq, waiting=self.chance(0.2)))
+    def take(self, process: Process) -> None:
+        got = ask(self.run_store.acquire(process.epoch, process.uid, LEASE * 1000))
+        if isinstance(got, Reply):
+            return self.die(process, 0 if got.tag is Tag.OUTCOME else 76)
+        process.renewed, process.seq = self.now, got.seq
+        holders = self.holders.setdefault(process.epoch, set())
+        holders.add(process.uid)
+        assert len(holders) == 1 or self.wiped, f"two holders of epoch {process.epoch}"
+        return None
+
+    def work(self, process: Process) -> None:
+        summary = encode_summary(Summary(completed_steps=process.seq, waiting=self.chance(0.2)))
         if self.chance(0.05):
             summary = self.rng.choice(
                 [b"", b"[]", b'{"activeSteps": 3}', b"\xff", b'{"lastProgressTime": 1e99}']
             )
+        dice = self.rng.random()
         if dice < 0.4:
-            self.set_meta(
-                seq=meta.seq + 1,
-                step_seq=meta.seq + 1,
-                in_flight=(InFlight("i", "step", 0),),
-                summary=summary,
-            )
+            self.commit(process, summary=summary, progress=True, flight=[("+", "i", "s"), ("=", "i", "s")])
         elif dice < 0.45:
-            self.set_meta(seq=meta.seq + 1, summary=summary)
+            self.commit(process, summary=summary, flight=[("+", "j", "stuck")])
         elif dice < (0.4525 if self.faulty else 0.55):
             reason = self.rng.choice(["Completed", "StepFailed"])
-            self.set_meta(seq=meta.seq + 1)
-            self.end(encode_outcome(Outcome(reason, result={"n": 1})))
+            self.commit(process, outcome=encode_outcome(Outcome(reason, result={"n": 1})))
             self.die(process, 0)
+
+    def commit(self, process: Process, **more: Any) -> None:
+        """The next record; those that the store has forgotten are written again, or the runner gives up."""
+        seq = process.seq + 1
+        record = Commit(seq=seq, digest=f"{process.uid}-{seq}", record=b"r", **more)
+        reply = ask(self.run_store.commit(process.epoch, process.uid, record))
+        if reply.tag is Tag.GAP and self.chance(0.7):
+            for missing in range(reply.number + 1, seq):
+                again = Commit(seq=missing, digest=f"{process.uid}-{missing}", record=b"r")
+                ask(self.run_store.commit(process.epoch, process.uid, again))
+            reply = ask(self.run_store.commit(process.epoch, process.uid, record))
+        if reply.tag is Tag.GAP:
+            return self.die(process, 1)
+        assert reply.ok or self.wiped, reply
+        process.seq = seq
+        return None
 
     # --- the passing of time, and what breaks -------------------------------------------------------
 
@@ -254,11 +248,12 @@ class World:
             self.mend(process)
         if self.faulty:
             self.break_store()
-        elif not self.up:
-            self.up = True
+        elif not self.store.up:
+            self.store.up = True
             self.fault()
-        if self.up and self.meta is not None and self.chance(0.3):
-            self.backup = (self.meta, self.lease)
+        if self.store.up and self.held is not None and self.chance(0.3):
+            self.backup = replace(self.held, log=list(self.held.log), flight=dict(self.held.flight))
+        self.check_outcome()
 
     def turn(self, process: Process) -> None:
         if not process.listed:
@@ -307,21 +302,22 @@ class World:
             process.listed = False
 
     def break_store(self) -> None:
-        if self.up and self.chance(0.01):
-            self.up = False
+        store = self.store
+        if store.up and self.chance(0.01):
+            store.up = False
             self.fault()
-        elif not self.up and self.chance(0.1):
-            self.up = True
+        elif not store.up and self.chance(0.1):
+            store.up = True
             self.fault()  # it may have forgotten something
-            self.store_process += self.chance(0.5)
-        if self.meta is not None and self.backup is not None and self.up and self.chance(0.002):
-            self.meta, self.lease = self.backup  # it restarts without its tail
-            self.outcome = self.meta.outcome
-            self.up, self.wiped = False, True
-            self.store_process += 1
+            if self.chance(0.5):
+                store.restart()
+        if self.held is not None and self.backup is not None and store.up and self.chance(0.002):
+            store.runs[KEY] = replace(self.backup, log=list(self.backup.log))  # it restarts without its tail
+            store.up, self.wiped = False, True
+            store.restart()
             self.fault()
         if self.chance(0.0005):
-            self.meta = self.lease = self.outcome = None
+            store.runs.clear()
             self.wiped = True
             self.fault()
         if self.chance(0.002):
@@ -346,23 +342,16 @@ class World:
         )
 
     def look_at_store(self) -> StoreView:
-        if not self.up:
-            self.watch.failed(self.clock)
-            return self.watch.unreachable("connection refused", self.clock)
-        self.watch.answered(
-            StoreFacts(str(self.store_process), "master", "7.0", "everysec", self.now), self.clock
-        )
-        lease = None
-        if self.lease is not None and self.lease[2] > self.now:
-            lease = Lease(self.lease[0], self.lease[1], self.lease[2] - self.now)
-        view = self.watch.view(
-            "uid",
-            RunFacts(self.meta, lease, 0, self.now),
-            identity="store",
-            expected_id=self.status.store_id,
-            durable="everysec",
-            lease_seconds=LEASE,
-            now=self.clock,
+        view = ask(
+            observe_store(
+                self.store,
+                self.watch,
+                namespace=KEY[0],
+                uid=KEY[1],
+                expected_id=self.status.store_id,
+                lease_seconds=LEASE,
+                clock=lambda: self.clock,
+            )
         )
         if self.faulty and self.chance(0.01):
             return replace(view, crowd=True)
@@ -413,22 +402,8 @@ class World:
             match action:
                 case do.SetStatus():
                     version = self.write(action, version)
-                case do.AdvanceEpoch(epoch=epoch, cause=cause, deleted=deleted):
-                    if not self.advance(epoch, cause, deleted):
-                        return
-                case do.Finish(epoch=epoch, reason=reason, message=message, failure=failure):
-                    self.finish(epoch, encode_outcome(Outcome(reason, message, failure=failure)))
-                case do.InitStore():
-                    self.reach()
-                    if self.meta is None and self.deletion is None:
-                        self.meta = Meta(epoch=1)
-                case do.SetDesired(desired=desired):
-                    self.reach()
-                    if self.meta is not None:
-                        self.set_meta(desired=desired)
-                case do.CleanStore():
-                    self.reach()
-                    self.meta = self.lease = None
+                case do.InitStore() if self.deletion is not None:
+                    raise Stopped("the run is being deleted")
                 case do.AddFinalizer():
                     self.finalizer = True
                 case do.RemoveFinalizer():
@@ -444,6 +419,9 @@ class World:
                 case do.Requeue(after=after):
                     assert after >= 0
                     assert position == len(decision.actions) - 1, "a Requeue comes last"
+                case _:
+                    if not self.act(action):
+                        return
 
 
 def settled(world: World) -> bool:
@@ -480,7 +458,7 @@ def live_through(seed: int, rows: Counter[int]) -> World:
     return world
 
 
-SEEDS = int(os.environ.get("PERDURE_SEEDS", "100"))
+SEEDS = int(os.environ.get("PERDURE_SEEDS", "60"))
 PARTS = 5
 
 
@@ -507,7 +485,7 @@ def check_end(world: World) -> None:
     assert done is not None
     assert done.status == "True"
     assert world.status.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
-    if world.meta is not None and world.meta.outcome is not None and not world.wiped:
+    if world.held is not None and world.held.outcome is not None and not world.wiped:
         succeeded = world.status.condition("Succeeded")
         assert succeeded is not None
-        assert succeeded.reason == json.loads(world.meta.outcome)["reason"]
+        assert succeeded.reason == json.loads(world.held.outcome)["reason"]
