@@ -59,7 +59,7 @@ bench: $(VENV)/.stamp-dev redis
 	@$(BIN)/python -m benchmarks
 
 crds: $(VENV)/.stamp-dev
-	@$(BIN)/python -m perdure.control.manifest crds
+	@$(BIN)/python -m perdure.control.crd
 
 clean:
 	@tests/cluster/env/cluster down perdure 2>/dev/null || true
