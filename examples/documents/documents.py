@@ -4,7 +4,6 @@ By default the documents are the ones that every Python brings: the topics of th
 and the documentation of the standard library's modules.
 """
 
-import ast
 import asyncio
 import inspect
 import re
@@ -63,7 +62,7 @@ class Documents(Workflow):
         await asyncio.sleep(settings["delay"])
         try:
             text = await asyncio.to_thread(to_text, document)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, ValueError) as error:
             await ctx.store.append("failed", document.name)
             return Converted(name=document.name, problem=f"{type(error).__name__}: {error}")
         write(settings["output"], document.name, text)
@@ -114,12 +113,9 @@ def to_text(document: Document) -> str:
 
         return str(topics[document.path.removeprefix(TOPIC)])
     source = Path(document.path).read_text(encoding="utf-8")
-    if not document.path.endswith(".py"):
-        return re.sub(r"<[^>]+>", " ", source)
-    nodes = (
-        n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)
-    )
-    return "\n\n".join(inspect.cleandoc(text) for n in nodes if (text := ast.get_docstring(n)))
+    if document.path.endswith(".py"):
+        return "\n\n".join(inspect.cleandoc(text) for text in re.findall(r'"""(.*?)"""', source, re.DOTALL))
+    return re.sub(r"<[^>]+>", " ", source)
 
 
 def start_over(output: str) -> None:
