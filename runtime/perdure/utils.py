@@ -164,7 +164,9 @@ def is_free_function(qualname: str) -> bool:
 
 def get_steps_from_class(cls: type[Any]) -> dict[str, Callable[..., Any]]:
     """The decorated functions of `cls` by name: methods, and free functions registered on this class."""
-    steps = {name: member for name, member in inspect.getmembers(cls, inspect.isfunction) if _is_step(member)}
+    steps: dict[str, Callable[..., Any]] = {
+        name: member for name, member in inspect.getmembers(cls, inspect.isfunction) if _is_step(member)
+    }
     steps.update(getattr(cls, "_step_functions", {}))
     return steps
 

@@ -23,13 +23,15 @@ def split(path: str) -> list[str]:
 
 def member(holder: Any, segment: str) -> Any:
     """What `segment` names in `holder`, or MISSING."""
-    if isinstance(holder, Mapping):
+    if type(holder) is dict:
         return holder.get(segment, MISSING)
     if isinstance(holder, DictLikeModel):
         # Not getattr: a key named like one of the model's methods would come back as the method.
-        if segment in holder:
-            return holder[segment]
+        if segment in holder._data:
+            return holder._data[segment]
         return getattr(holder, segment) if segment in type(holder).model_fields else MISSING
+    if isinstance(holder, Mapping):
+        return holder.get(segment, MISSING)
     if isinstance(holder, Sequence) and not isinstance(holder, str | bytes):
         try:
             return holder[int(segment)]

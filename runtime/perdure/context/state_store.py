@@ -104,7 +104,8 @@ class InMemoryStateStore(Generic[MODEL_T]):
 
     async def set(self, path: str, value: Any) -> None:
         """Put `value` at `path`; dicts on the way are made. Raises ValueError where that can't be."""
-        await self._free()
+        if self._edited is not None:
+            await self._free()
         undo = put(self._state, path, value)
         await self._tell(lambda: self._changed(split(path)[0]), undo)
 
@@ -114,7 +115,8 @@ class InMemoryStateStore(Generic[MODEL_T]):
 
     async def extend(self, path: str, items: Iterable[Any]) -> None:
         """As append. Raises ValueError when something other than a list is there."""
-        await self._free()
+        if self._edited is not None:
+            await self._free()
         new = list(items)
         found = find(self._state, path)
         if found is MISSING or found is None:
@@ -143,12 +145,14 @@ class InMemoryStateStore(Generic[MODEL_T]):
 
     async def set_state(self, state: MODEL_T) -> None:
         """Replace the state; one of a parent type is merged. Raises ValueError for another type."""
-        await self._free()
+        if self._edited is not None:
+            await self._free()
         await self._replace(self._merged(state))
 
     async def clear(self) -> None:
         """Back to the defaults. Raises ValueError when a field has none."""
-        await self._free()
+        if self._edited is not None:
+            await self._free()
         try:
             fresh = type(self._state)()
         except ValueError as error:
@@ -161,7 +165,8 @@ class InMemoryStateStore(Generic[MODEL_T]):
 
         Other writers wait meanwhile; a writer called inside the block raises RuntimeError.
         """
-        await self._free()
+        if self._edited is not None:
+            await self._free()
         self._editor = asyncio.current_task()
         self._edited = asyncio.get_running_loop().create_future()
         try:
