@@ -94,7 +94,7 @@ def check(loaded: Loaded) -> tuple[bytes | None, list[Record]]:
         epoch = record.epoch
         records.append(record)
     last = loaded.base + len(records)
-    if loaded.seq is not None and last != loaded.seq:
+    if last != loaded.seq:
         raise CheckpointCorruptError(
             f"the log ends at seq {last}, where the store has committed {loaded.seq}"
         )

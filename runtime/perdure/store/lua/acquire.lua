@@ -33,12 +33,14 @@ if mine == epoch and holder == '' and counts[meta[8] or ''] then
 end
 local restarted = 0
 if meta[9] and meta[9] ~= '' and meta[9] ~= ARGV[4] and ARGV[5] ~= '1' then restarted = 1 end
+local restarts = (tonumber(meta[11] or '') or 0) + restarted
+local seq = tonumber(meta[5])
 local time = redis.call('TIME')
 
 redis.call('HSET', KEYS[1],
   'epoch', ARGV[1], 'holder', ARGV[2], 'released', '', 'wakeAt', '', 'storeRunId', ARGV[4],
-  'restarts', (tonumber(meta[11] or '') or 0) + restarted,
+  'restarts', restarts,
   'leaseUntil', string.format('%.3f', time[1] + time[2] / 1000000 + ttl / 1000))
 for _, pair in ipairs(cut) do redis.call('HSET', KEYS[1], pair[1], pair[2]) end
 redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. ARGV[2], 'PX', ttl)
-return {'OK', tonumber(meta[5]), meta[6] or '', meta[7] or '', meta[8] or '', time[1], time[2], restarted}
+return {'OK', seq, meta[6] or '', meta[7] or '', meta[8] or '', time[1], time[2], restarted}

@@ -12,8 +12,9 @@
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'holder', 'outcome', 'released')
 if not meta[1] then return {'NOMETA', 0} end
 if meta[3] then return {'OUTCOME', 0, meta[3]} end
-if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] then return {'FENCED', tonumber(meta[1])} end
-if (meta[4] or '') ~= '' then return {'OK', tonumber(meta[1])} end
+local epoch = tonumber(meta[1])
+if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] then return {'FENCED', epoch} end
+if (meta[4] or '') ~= '' then return {'OK', epoch} end
 -- Only who would sleep must look: a drained run goes on at once elsewhere and finds the event there.
 if ARGV[3] == 'idle' then
   local after = ARGV[5] == '' and '-' or ('(' .. ARGV[5])
@@ -23,4 +24,4 @@ end
 redis.call('HSET', KEYS[1], 'released', ARGV[3], 'wakeAt', ARGV[4])
 redis.call('DEL', KEYS[2])
 redis.pcall('PUBLISH', ARGV[7], ARGV[6])
-return {'OK', tonumber(meta[1])}
+return {'OK', epoch}
