@@ -192,7 +192,7 @@ def catch_error(func: Any = None, *, for_steps: list[str] | None = None, max_rec
     return _as_decorator(func, decorate)
 
 
-def make_step_function(  # noqa: PLR0917 - the origin's order of arguments
+def make_step_function(
     func: Callable[P, R_co],
     num_workers: int = 4,
     retry_policy: RetryPolicy | None = None,
