@@ -786,6 +786,8 @@ def test_row_41_progress_is_written_at_intervals_and_tells_no_event() -> None:
 
 
 def test_row_41_the_first_progress_ends_the_recovery() -> None:
+    tick = store(meta(seq=9, step_seq=5, commit_time=NOW - 2), LEASE)
+    assert "Resumed" not in told(decide(spec(), status(), look(tick, pod()), NOW)), "an engine tick is none"
     view = store(meta(seq=9, step_seq=9, commit_time=NOW - 2), LEASE)
     got = decide(spec(), status(), look(view, pod()), NOW)
     new = written(got)

@@ -121,7 +121,6 @@ class World:
     takeovers: int = 0
     holders: dict[int, set[str]] = field(default_factory=dict)
     outcome: bytes | None = None
-    highest: int = 0
     old_status: WorkflowRunStatus | None = None
 
     def __post_init__(self) -> None:
@@ -327,10 +326,10 @@ class World:
             self.gone = self.gone or not self.finalizer  # nothing holds it
         if self.chance(0.001) and self.old_status is not None:
             # The cluster is restored from a backup of an hour ago.
-            self.status, self.highest = self.old_status, 0
+            self.status = self.old_status
             self.version += 1
             self.fault()
-        if self.chance(0.01):
+        if self.status.store_id and self.chance(0.01):
             self.old_status = self.status
 
     # --- the operator -------------------------------------------------------------------------------
@@ -359,14 +358,14 @@ class World:
             return StoreView(StoreState.WRONG, trouble_until=self.now, message="another store")
         return view
 
-    def write(self, action: do.SetStatus, version: int) -> int:
+    def write(self, action: do.SetStatus, version: int, takeover: bool) -> int:
         if version != self.version:
             raise Stopped("conflict")
         new: WorkflowRunStatus = action.status
         if action.fallbacks and self.faulty and self.chance(0.1):
             new = self.rng.choice(action.fallbacks)  # refused as too large
         assert new.epoch >= self.status.epoch, "status.epoch fell"
-        if self.takes_over(new):
+        if takeover:
             assert self.faults > 0, f"a takeover without a fault: {new.cause}"
             self.takeovers += 1
             self.faults -= self.faults_seen  # what broke after the look may cause one more
@@ -376,9 +375,6 @@ class World:
         self.status = read_status(json.loads(text))
         self.version += 1
         return self.version
-
-    def takes_over(self, new: WorkflowRunStatus) -> bool:
-        return 0 < self.status.epoch < new.epoch and new.completion_time is None and new.cause_count > 0
 
     def create(self, action: do.CreatePod, observation: Observation) -> None:
         if any(process.epoch == action.epoch and process.listed for process in self.pods):
@@ -394,6 +390,7 @@ class World:
     def apply(
         self, decision: do.Decision, observation: Observation, version: int, die_at: int | None
     ) -> None:
+        takeover = any(isinstance(action, do.AdvanceEpoch) for action in decision.actions)
         for position, action in enumerate(decision.actions):
             if position == die_at:
                 self.watch = StoreWatch(self.clock)
@@ -401,7 +398,7 @@ class World:
                 raise Stopped("operator died")
             match action:
                 case do.SetStatus():
-                    version = self.write(action, version)
+                    version = self.write(action, version, takeover)
                 case do.InitStore() if self.deletion is not None:
                     raise Stopped("the run is being deleted")
                 case do.AddFinalizer():
