@@ -39,8 +39,8 @@ redis:
 	@scripts/require-redis
 
 demo: $(VENV)/.stamp-run
-	@$(BIN)/perdure run examples/documents/run.yaml --kill-runner
-	@$(BIN)/python examples/documents/check.py
+	@$(BIN)/perdure run examples/documents/run.yaml --kill-runner --input '{"output": ".perdure/documents"}'
+	@$(BIN)/python examples/documents/check.py .perdure/runs/documents/run.json
 
 check: $(VENV)/.stamp-dev redis
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check

@@ -125,9 +125,13 @@ def start_over(output: str) -> None:
             path.unlink(missing_ok=True)
 
 
+def text_file(output: Path, name: str) -> Path:
+    return output / (re.sub(r"[^\w.-]", "_", name) + ".txt")
+
+
 def write(output: str, name: str, text: str) -> None:
     if output:
-        target = Path(output, re.sub(r"[^\w.-]", "_", name) + ".txt")
+        target = text_file(Path(output), name)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
         note(output, f"converted {name}")
