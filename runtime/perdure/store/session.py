@@ -61,6 +61,7 @@ class RunSession:
         self._held = Held(clock, max_bytes)
         self._turn = asyncio.Lock()  # a commit whose caller was cancelled is still under way
         self._over: Exception | None = None  # why nothing more can be written
+        self._went_back = False  # the store did, so other records than ours may be in it
         self._cutting: asyncio.Task[None] | None = None
         self._log_bytes = 0
         self._snapshot_bytes = 0
@@ -80,6 +81,7 @@ class RunSession:
 
     async def reacquire(self) -> None:
         """The store went back to before this epoch: tell it again, without waiting for a commit's turn."""
+        self._went_back = True
         answer = await self._insist(lambda: self._run.acquire(self.epoch, self.holder, self._ttl_ms))
         if isinstance(answer, Reply):
             raise self._refusal(answer)
@@ -205,6 +207,8 @@ class RunSession:
                 await self.reacquire()
             elif answer.tag is Tag.GAP:
                 await self._rewrite(answer.number, answer.data.decode(), commit)
+            elif answer.tag is Tag.CONFLICT and self._went_back:
+                raise self._forked(answer.number)
             elif answer.tag is Tag.CONFLICT:
                 raise CommitConflictError(
                     f"the store holds another record {commit.seq} of this same holder: please report this"
