@@ -128,8 +128,8 @@ class Cluster:
         alive = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return alive[0] if alive else ""
 
-    def wait_healthy(self, within: float = 240.0) -> None:
-        """Every node ready and open for pods, the operator and its Redis up."""
+    def wait_nodes(self, within: float = 240.0) -> None:
+        """Every node ready and open for pods."""
 
         def ready() -> bool:
             nodes = self.get("nodes")["items"]
@@ -140,9 +140,10 @@ class Cluster:
             )
 
         wait_for(ready, within, "all nodes ready", every=1.0)
-        self.kubectl(
-            "-n", SYSTEM, "rollout", "status", f"deployment/{RELEASE}-operator", "--timeout=120s", timeout=150
-        )
+
+    def wait_operator(self) -> None:
+        deployment = f"deployment/{RELEASE}-operator"
+        self.kubectl("-n", SYSTEM, "rollout", "status", deployment, "--timeout=120s", timeout=150)
 
     def story(self, namespace: str) -> str:
         """What one would look at after a failure."""

@@ -86,9 +86,10 @@ def nodes(cluster: Cluster) -> Nodes:
 
 
 @pytest.fixture(autouse=True)
-def healed(nodes: Nodes) -> Iterator[None]:
+def healed(cluster: Cluster, nodes: Nodes) -> Iterator[None]:
     yield
     nodes.heal()
+    cluster.wait_operator()
 
 
 _numbers = itertools.count(1)

@@ -8,7 +8,7 @@ from typing import Any
 from cluster.cluster import Cluster
 from cluster.shell import run
 
-NETWORK = "kind"
+NETWORK = "perdure"
 
 
 class Nodes:
@@ -72,7 +72,7 @@ class Nodes:
         if touched:
             self._cluster.lay_routes()
         self._cluster.kubectl("uncordon", *self._addresses)
-        self._cluster.wait_healthy()
+        self._cluster.wait_nodes()
         self._hurt = False
 
 
