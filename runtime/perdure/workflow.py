@@ -23,6 +23,7 @@ from perdure.resource import ResourceManager
 from perdure.run import Run, start_event
 from perdure.utils import get_steps_from_class
 from perdure.validation import start_event_class, stop_event_class, validate
+from perdure.validation import validate_resource_configs as check_resource_configs
 
 if TYPE_CHECKING:
     from perdure.store.base import Store
@@ -159,14 +160,23 @@ class Workflow(Generic[ResultT]):
     def validate(self, *, validate_resource_configs: bool = True, validate_resources: bool = False) -> bool:
         """Check the graph of steps and events. True when a person's answer takes part in it.
 
-        Raises WorkflowConfigurationError or WorkflowValidationError.
+        validate_resources: make every resource once, too; not from a running event loop. Raises
+        WorkflowConfigurationError or WorkflowValidationError.
         """
         configs = self._graph.configs
         start_event_class(configs)
         stop_event_class(configs)
         waits_for_people = validate(configs, skip=self._skip)
+        if validate_resource_configs:
+            check_resource_configs(configs)
+        if validate_resources:
+            asyncio.run(self._resolve_all())
         self._validated = True
         return waits_for_people
+
+    async def _resolve_all(self) -> None:
+        for config in self._graph.configs.values():
+            await self._resources.resolve(config.resources)
 
     # --- running ------------------------------------------------------------------------------------------
 
