@@ -160,8 +160,10 @@ class Timer:
 
 
 class Rig:
-    def __init__(self, ttl: float, *, timer: bool = True, judge: bool = True) -> None:
-        self.gate = Gate()
+    def __init__(
+        self, ttl: float, *, timer: bool = True, judge: bool = True, gate: Gate | None = None
+    ) -> None:
+        self.gate = gate or Gate()
         self.renewer = Renewer()
         self.timer = Timer(self.gate)
         self.lost: list[str] = []
@@ -228,6 +230,23 @@ def test_in_a_program_user_code_under_way_at_the_deadline_loses_the_lease_and_no
         time.sleep(0.1)
         assert rig.renewer.calls == calls  # nothing is renewed after it
         assert not rig.gate.enter()
+
+
+class RestsAfterTheFirstTry(Gate):
+    def park(self) -> bool:
+        parked = super().park()
+        if not parked:
+            self.leave()
+        return parked
+
+
+def test_user_code_that_comes_to_rest_after_the_judgement_began_is_parked_in_time() -> None:
+    rig = Rig(1.0, gate=RestsAfterTheFirstTry())
+    rig.gate.enter()
+    rig.renewer.answer = None
+    with rig:
+        until(lambda: rig.lease.phase in (Phase.PARKED, Phase.LOST))
+        assert rig.lease.phase is Phase.PARKED
 
 
 def test_a_fenced_lease_is_told_once_and_shuts_the_gate() -> None:

@@ -286,12 +286,11 @@ class Lease:
         expired = False
         with self._changed:
             while not self._over:
+                expired = self._judge() is Act.EXPIRE
                 now = self._clock()
                 wake = self._state.next_look(now)
-                if wake > now:
-                    self._changed.wait(None if math.isinf(wake) else wake - now)
-                else:
-                    expired = self._judge() is Act.EXPIRE
+                if not self._over:
+                    self._changed.wait(None if math.isinf(wake) else max(0.0, wake - now))
         if expired:
             log.error("the lease expired with user code under way")
             self._on_lost(Loss.EXPIRED)

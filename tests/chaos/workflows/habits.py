@@ -1,0 +1,98 @@
+"""Workflows with one habit each, which note in a file what they do and when."""
+
+import asyncio
+import re
+import time
+from pathlib import Path
+
+from perdure import Context, Workflow, step
+from perdure.events import Event, StartEvent, StopEvent
+
+
+class Start(StartEvent):
+    notes: str
+    count: int = 20
+    pause: float = 0.05
+
+
+def note(path: str, what: str) -> None:
+    with Path(path).open("a") as notes:
+        notes.write(f"{time.monotonic():.4f} {what}\n")
+
+
+class HoldsTheGil(Workflow):
+    """A regular expression that needs longer than the universe has, and never lets go of the GIL."""
+
+    @step
+    async def hold(self, ev: Start) -> StopEvent:
+        note(ev.notes, "begin")
+        re.match(r"(a+)+$", "a" * 64 + "b")
+        note(ev.notes, "survived")
+        return StopEvent()
+
+
+class NeverRests(Workflow):
+    """A statement after the other, without an await, in a thread of its own."""
+
+    @step
+    def work(self, ev: Start) -> StopEvent:
+        while True:
+            note(ev.notes, "statement")
+            time.sleep(0.01)
+
+
+class Counts(Workflow):
+    """One write of state after the other."""
+
+    @step
+    async def count(self, ctx: Context, ev: Start) -> StopEvent:
+        done = await ctx.store.get("done", default=0)
+        while done < ev.count:
+            await asyncio.sleep(ev.pause)
+            note(ev.notes, f"effect {done}")
+            done += 1
+            await ctx.store.set("done", done)
+            note(ev.notes, f"stored {done}")
+        return StopEvent(result=done)
+
+
+class Sleeps(Workflow):
+    """All it does is wait inside the engine."""
+
+    @step
+    async def wait(self, ctx: Context, ev: Start) -> StopEvent:
+        note(ev.notes, "begin")
+        await ctx.sleep(ev.pause)
+        note(ev.notes, "woke")
+        return StopEvent(result="woke")
+
+
+class Part(Event):
+    number: int
+
+
+class Partly(Event):
+    number: int
+
+
+class FansOut(Workflow):
+    """Many small steps at once, each recorded."""
+
+    @step
+    async def split(self, ctx: Context, ev: Start) -> list[Part]:
+        await ctx.store.set("notes", ev.notes)
+        await ctx.store.set("pause", ev.pause)
+        return [Part(number=n) for n in range(ev.count)]
+
+    @step(num_workers=4)
+    async def do(self, ctx: Context, part: Part) -> Partly:
+        notes = await ctx.store.get("notes")
+        await asyncio.sleep(await ctx.store.get("pause"))
+        note(notes, f"done {part.number}")
+        await ctx.store.append("done", part.number)
+        note(notes, f"recorded {part.number}")
+        return Partly(number=part.number)
+
+    @step
+    async def join(self, ctx: Context, parts: list[Partly]) -> StopEvent:
+        return StopEvent(result=sorted(part.number for part in parts))
