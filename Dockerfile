@@ -23,5 +23,7 @@ COPY --from=build /opt/perdure /opt/perdure
 # HOME: the root file system is read-only in the pods; /tmp is a volume there.
 ENV PATH=/opt/perdure/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+# A user without a name fails getpass, pwd and ~, in libraries that a workflow may use.
+RUN echo 'perdure:x:65532:65532::/tmp:/usr/sbin/nologin' >> /etc/passwd && echo 'perdure:x:65532:' >> /etc/group
 USER 65532:65532
 CMD ["perdure-operator"]

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 import kopf
 import structlog
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from perdure_operator.apply import Applier
 from perdure_operator.cache import Cache, RunKey
+from perdure_operator.events import INSTANCE
 from perdure_operator.handlers import registry
 from perdure_operator.kube import Kube, KubeError
 from perdure_operator.observe import Observer
@@ -58,6 +59,8 @@ async def operate(settings: OperatorSettings) -> None:
         kopf.operator(
             registry=registry(cache, queue, stores, watch_nodes=settings.watch_nodes),
             standalone=True,
+            # By default kopf asks for the user's name, and a container's user has none.
+            identity=cast(Any, INSTANCE),
             clusterwide=not settings.namespaces,
             namespaces=list(settings.namespaces),
             liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
