@@ -19,8 +19,8 @@ from perdure.errors import (
     StoreAccessError,
     StoreUnavailableError,
 )
-from perdure.store.base import Lease, Renewed
-from perdure.store.records import check, input_record
+from perdure.store.base import Lease, Renewed, Tag
+from perdure.store.records import HEADER_BYTES, check, frame_snapshot, input_record
 from perdure.store.redis import RedisRunStore, RedisStore
 from perdure.store.scripts import script
 from perdure.store.session import RunSession
@@ -358,6 +358,75 @@ def test_an_id_below_the_streams_last_does_not_tear_a_commit(redis_url: str) -> 
                 entries = await link.call("XRANGE", events, "-", "+")
             assert [fields[1] for _, fields in entries] == [b"of a later epoch", b"a", b"b"]
             assert await run.payloads() == [b"1"]
+
+    asyncio.run(scenario())
+
+
+def test_a_snapshot_that_stands_never_expires(redis_url: str) -> None:
+    async def scenario() -> None:
+        async with run_at(redis_url) as run:
+            await run.start()
+            assert (await run.keys.cut(1, "a", 0, frame_snapshot(0, 1, SNAPSHOT))).ok
+            async with run.store.link() as link:
+                assert await link.call("PTTL", run.keys._keys.snap) == -1
+                # One that was never cut in, because its runner died, must not stay for ever.
+                await run.keys.advance(2, "Crashed")
+                assert (await run.keys.cut(1, "a", 1, frame_snapshot(1, 1, SNAPSHOT))).tag is Tag.FENCED
+                assert await link.call("PTTL", run.keys._keys.snap_next) > 0
+
+    asyncio.run(scenario())
+
+
+def test_a_zombies_upload_is_not_cut_in(redis_url: str) -> None:
+    async def scenario() -> None:
+        async with run_at(redis_url) as run:
+            session = await run.start()
+            await session.commit(Batch(b"1"))
+            await run.keys.advance(2, "LeaseExpired")
+            await run.session(2, "b").acquire(TTL)
+            zombies, fresh = frame_snapshot(1, 1, b"stale"), frame_snapshot(1, 2, b"fresh")
+            keys = run.keys._keys
+            async with run.store.link() as link:
+                # Between the upload of the holder and its cut.
+                await link.call("SET", keys.snap_next, zombies)
+                answer = await link.script(
+                    script("cut"),
+                    [keys.meta, keys.log, keys.snap, keys.snap_next],
+                    [2, "b", 1, fresh[:HEADER_BYTES], len(fresh)],
+                )
+            assert answer == [b"CONFLICT", 1]
+            assert await run.payloads() == [b"1"]
+            assert (await run.keys.cut(2, "b", 1, fresh)).ok
+
+    asyncio.run(scenario())
+
+
+def test_a_run_half_of_which_was_evicted_is_not_begun_anew(redis_url: str) -> None:
+    async def scenario() -> None:
+        async with run_at(redis_url) as run:
+            session = await run.start()
+            await session.commit(Batch(b"1"))
+            async with run.store.link() as link:
+                await link.call("DEL", run.keys._keys.meta)
+            assert (await run.keys.init(input_record({}))).tag is Tag.CONFLICT
+            with pytest.raises(StateLostError):
+                await session.commit(Batch(b"2"))
+
+    asyncio.run(scenario())
+
+
+def test_a_call_that_was_given_up_leaves_no_reply_for_the_next_one(redis_server: RedisServer) -> None:
+    async def scenario() -> None:
+        async with run_at(redis_server.url) as run:
+            link = run.store.new_link()
+            assert await link.call("ECHO", "0") == b"0"
+            for number in range(1, 20):
+                late = asyncio.create_task(link.call("ECHO", "late"))
+                for _ in range(number % 4):
+                    await asyncio.sleep(0)
+                late.cancel()
+                await asyncio.wait([late])
+                assert await link.call("ECHO", str(number)) == str(number).encode()
 
     asyncio.run(scenario())
 
