@@ -324,3 +324,27 @@ def test_a_drained_run_stops_at_a_commit_and_its_successor_finishes():
 
 def test_the_state_of_a_fresh_run_is_empty():
     assert State().works == {}
+
+
+def test_the_outcome_of_a_failed_run_has_the_steps_own_traceback_and_no_more():
+    class Failing(Workflow):
+        @step
+        async def fail(self, ev: StartEvent) -> StopEvent:
+            return self.deeper()
+
+        def deeper(self) -> StopEvent:
+            raise LookupError("x" * 20_000)
+
+    async def go():
+        log = Log()
+        with pytest.raises(LookupError):
+            await open_run(Failing(), log).result
+        return json.loads(log.outcome)
+
+    outcome = asyncio.run(go())
+    trace = outcome["failure"]["traceback"]
+    assert outcome["reason"] == "StepFailed"
+    assert outcome["failure"]["exceptionType"] == "builtins.LookupError"
+    assert len(trace) <= 8000
+    assert "in deeper" in trace
+    assert "perdure/engine" not in trace

@@ -15,6 +15,7 @@ import threading
 import time as clock_module
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
 from typing import Any, Protocol
 
 from perdure.engine.claims import Claims
@@ -316,12 +317,12 @@ class Loop:
         self._claims.give_back(work.id)
         now = self.now()
         first_at = work.first_at or now - (clock_module.monotonic() - invocation.started)
-        text = "".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception(type(error), error, _of_the_step(error)))
         kind = type(error)
         failure = Failure(
             type=f"{kind.__module__}.{kind.__qualname__}",
             message=str(error),
-            traceback=text[-TRACEBACK_CHARS:],
+            traceback=_cut(text),
         )
         retry_at = self._retry_at(work, error, now - first_at, now)
         recovery = None
@@ -496,3 +497,20 @@ class Loop:
         self, invocation: Invocation, event: Event, expected: Sequence[type[Event]], buffer_id: str
     ) -> list[Event] | None:
         return self._claims.collect(invocation.work, self.payload(event), expected, buffer_id)
+
+
+def _of_the_step(error: BaseException) -> TracebackType | None:
+    """The traceback from the step's own code on: what leads there tells its author nothing."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("perdure."):
+        trace = trace.tb_next
+    return trace or error.__traceback__
+
+
+def _cut(text: str) -> str:
+    """At most TRACEBACK_CHARS of a traceback: its beginning, and its end."""
+    if len(text) <= TRACEBACK_CHARS:
+        return text
+    mark = "\n[...]\n"
+    half = (TRACEBACK_CHARS - len(mark)) // 2
+    return text[:half] + mark + text[-half:]
