@@ -20,7 +20,7 @@ from perdure.cli.report import show_failure, show_result
 from perdure.cli.target import Target
 from perdure.control.api import WorkflowRun
 from perdure.control.outcome import Outcome, decode_outcome, decode_summary
-from perdure.errors import StoreAccessError, StoreError, StoreUnavailableError
+from perdure.errors import StoreAccessError, StoreUnavailableError
 from perdure.local.embedded import EmbeddedRedis
 from perdure.local.errors import LocalError
 from perdure.local.state import NAMESPACE, RunFolder, is_over
@@ -64,8 +64,9 @@ class _Command:
     async def run(self) -> int:
         self._heed_signals()
         old = self._old()
-        async with self._redis() as (store, url, embedded):
-            run = await self._begin(old, store)
+        resumed = old if old is not None and not is_over(old) and not self._options.fresh else None
+        async with self._redis(resumed is None) as (store, url, embedded):
+            run = self._resume(resumed) if resumed is not None else await self._begin(old, store)
             with display_for(self._console, self._folder.name) as display:
                 supervisor = Supervisor(
                     self._folder,
@@ -97,19 +98,19 @@ class _Command:
                 return None
             raise
 
+    def _resume(self, old: WorkflowRun) -> WorkflowRun:
+        said = f"Resuming run '{self._folder.name}', at attempt {max(1, old.status.attempt)}."
+        if old.spec != self._options.target.run.spec:
+            said += " It goes on as it was started, though its manifest or input differs now; --new starts afresh."
+        self._console.print(said, markup=False, highlight=False, soft_wrap=True)
+        return old
+
     async def _begin(self, old: WorkflowRun | None, store: Store) -> WorkflowRun:
-        """The unfinished run of this name, or a new one."""
-        wanted = self._options.target.run
-        if old is not None and not is_over(old) and not self._options.fresh:
-            said = f"Resuming run '{self._folder.name}', at attempt {max(1, old.status.attempt)}."
-            if old.spec != wanted.spec:
-                said += " It goes on as it was started, though its manifest or input differs now; --new starts afresh."
-            self._console.print(said, markup=False, highlight=False, soft_wrap=True)
-            return old
-        if old is not None and self._options.redis_url is not None:
-            # With a Redis of its own the old run's state goes with its folder.
-            await store.run(NAMESPACE, old.metadata.uid).clean()
-        return self._folder.create(wanted, self._options.target.modules)
+        if self._options.redis_url is not None:
+            self._folder.clear()
+            if old is not None:
+                await store.run(NAMESPACE, old.metadata.uid).clean()
+        return self._folder.create(self._options.target.run, self._options.target.modules)
 
     def _source_path(self) -> str:
         ours = str(self._folder.source.resolve())
@@ -117,7 +118,8 @@ class _Command:
         return f"{ours}{os.pathsep}{given}" if self._folder.source.is_dir() else given
 
     @contextlib.asynccontextmanager
-    async def _redis(self) -> AsyncIterator[tuple[Store, str, EmbeddedRedis | None]]:
+    async def _redis(self, new: bool) -> AsyncIterator[tuple[Store, str, EmbeddedRedis | None]]:
+        """The store of a `new` or a resumed run. An embedded one begins empty with a new run."""
         url = self._options.redis_url
         if url is not None:
             store = await _connect(url)
@@ -128,6 +130,9 @@ class _Command:
             return
         embedded = EmbeddedRedis(self._folder.redis)
         try:
+            if new:
+                embedded.prepare()
+                self._folder.clear()  # before the server has files open in it
             embedded.start()
             store = RedisStore.from_url(embedded.url)
             yield store, embedded.url, embedded
@@ -193,7 +198,7 @@ async def _connect(url: str) -> RedisStore:
     until = time.monotonic() + FIRST_CONNECT_SECONDS
     try:
         store = RedisStore.from_url(url)
-    except StoreError as error:
+    except ValueError as error:
         raise UsageError(f"--redis: {error}") from error
     while True:
         try:

@@ -74,6 +74,7 @@ class EmbeddedRedis:
         self._note = folder / "server.json"
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: Path | None = None
+        self._server = ""
 
     @property
     def url(self) -> str:
@@ -84,11 +85,16 @@ class EmbeddedRedis:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def prepare(self) -> None:
+        """See that there is a server to start, and none still running here. Raises NoRedisError."""
+        self._server = find_server()
+        self._clear_leftovers()
+
     def start(self) -> None:
         """Start the server and wait until it has loaded its data. Raises NoRedisError."""
-        server = find_server()
+        self.prepare()
+        server = self._server
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._clear_leftovers()
         if self._sockets is None:
             self._sockets = _socket_folder()
         log = self._folder / "redis.log"

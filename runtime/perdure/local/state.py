@@ -72,11 +72,14 @@ class RunFolder:
         except ValueError as error:
             raise LocalError(f"{self._file} is not JSON ({error}); --new begins afresh") from error
 
-    def create(self, run: WorkflowRun, modules: dict[str, str] | None = None) -> WorkflowRun:
-        """Begin a new run under this name: a uid of its own, and nothing of the old one's."""
+    def clear(self) -> None:
+        """Remove all that an earlier run left here. No server may be using it."""
         for left in self.path.iterdir():
             if left.name != "lock":
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    def create(self, run: WorkflowRun, modules: dict[str, str] | None = None) -> WorkflowRun:
+        """Begin a new run under this name, with a uid of its own. `clear` before."""
         metadata = run.metadata.model_copy(
             update={"namespace": NAMESPACE, "uid": str(uuid.uuid4()), "resource_version": "0"}
         )

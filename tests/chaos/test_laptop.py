@@ -1,0 +1,198 @@
+"""`perdure run` as a person meets it: mistakes, interruptions, a Redis that goes away. Real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chaos.laptop import Laptop, some_documents, until
+from redis_server import RedisServer, free_port
+
+COUNT = 60
+
+FLOWS = """
+from typing import Annotated
+from pydantic import Field
+from perdure import Context, Workflow, step
+from perdure.events import StartEvent, StopEvent
+
+class Begin(StartEvent):
+    count: Annotated[int, Field(ge=1)] = 1
+
+class Fine(Workflow):
+    @step
+    async def only(self, ev: Begin) -> StopEvent:
+        print("a line that the workflow prints")
+        return StopEvent(result={"count": ev.count})
+
+class Raises(Workflow):
+    @step
+    async def explode(self, ev: Begin) -> StopEvent:
+        raise LookupError("no such thing")
+
+class Exits(Workflow):
+    @step
+    async def leave(self, ev: Begin) -> StopEvent:
+        raise SystemExit(0)
+
+class NotOne: ...
+"""
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Iterator[Laptop]:
+    docs = some_documents(tmp_path / "docs", COUNT)
+    made = Laptop(tmp_path / "it", folder=str(docs), limit=COUNT, delay=0.2)
+    yield made
+    made.close()
+
+
+def perdure(tmp_path: Path, *arguments: str) -> tuple[int, str]:
+    (tmp_path / "flows.py").write_text(FLOWS)
+    told = subprocess.run(
+        [sys.executable, "-m", "perdure.cli.main", "run", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return told.returncode, told.stdout
+
+
+def test_a_run_of_a_file_prints_its_lines_and_its_result(tmp_path: Path) -> None:
+    status, printed = perdure(tmp_path, "flows.py:Fine", "--input", '{"count": 7}')
+    assert status == 0, printed
+    assert "a line that the workflow prints" in printed
+    assert '"count": 7' in printed
+    assert "steps committed  1" in " ".join(printed.split(" "))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "told"),
+    [
+        (["nowhere:Flow"], 2, "no module 'nowhere'"),
+        (["flows.py:NotOne"], 2, "the class flows.NotOne, not a Workflow class"),
+        (["flows.py:Fines"], 2, "did you mean Fine?"),
+        (["flows.py:Fine", "--input", '{"count": 0}'], 2, "greater than or equal to 1"),
+        (["flows.py:Raises"], 1, "LookupError: no such thing"),
+        (["flows.py:Exits"], 1, "StepFailed in step leave"),
+    ],
+)
+def test_what_can_not_work_says_why(tmp_path: Path, arguments: list[str], expected: int, told: str) -> None:
+    status, printed = perdure(tmp_path, *arguments)
+    assert told in printed
+    assert status == expected, printed
+    if expected == 2:
+        assert "Traceback" not in printed
+
+
+def test_a_redis_that_does_not_answer_is_told_soon(tmp_path: Path) -> None:
+    began = time.monotonic()
+    status, printed = perdure(
+        tmp_path, "flows.py:Fine", "--redis", f"redis://:secret@127.0.0.1:{free_port()}/0"
+    )
+    assert status == 2
+    assert "doesn't answer" in printed
+    assert "secret" not in printed
+    assert "Traceback" not in printed
+    assert time.monotonic() - began < 40
+
+
+def test_a_wrong_password_is_told_at_once(tmp_path: Path) -> None:
+    with RedisServer(requirepass="right") as server:
+        status, printed = perdure(
+            tmp_path, "flows.py:Fine", "--redis", f"redis://:wrong@127.0.0.1:{server.port}/0"
+        )
+        assert status == 2
+        assert "refuses the user name or password" in printed
+        assert "wrong@" not in printed
+        assert "Traceback" not in printed
+
+
+def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(laptop: Laptop) -> None:
+    laptop.start()
+    until(lambda: sum(laptop.conversions()[0].values()) > 8, what="work")
+    assert laptop.process is not None
+    laptop.process.send_signal(signal.SIGINT)
+    status, printed = laptop.finish(60)
+    assert status == 130
+    assert "Interrupted: the same command resumes it." in printed
+    assert "Traceback" not in printed
+    assert laptop.runner() is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(laptop.runner() or 0, 0)
+    done = sum(laptop.conversions()[0].values())
+    assert done < COUNT
+    status, printed = laptop.start().finish()
+    assert status == 0, printed
+    assert "Resuming run 'documents'" in printed
+    converted, again = laptop.conversions()
+    assert not again
+    assert len(converted) == COUNT
+    assert laptop.status()["attempt"] == 2
+
+
+def test_after_the_end_the_same_command_starts_a_new_run(tmp_path: Path) -> None:
+    assert perdure(tmp_path, "flows.py:Fine")[0] == 0
+    status, printed = perdure(tmp_path, "flows.py:Fine", "--input", '{"count": 3}')
+    assert status == 0
+    assert '"count": 3' in printed
+    assert "Resuming" not in printed
+
+
+def test_two_at_once_are_one_too_many(laptop: Laptop) -> None:
+    laptop.start()
+    until(lambda: laptop.runner() is not None, what="a runner")
+    assert laptop.process is not None
+    second = Laptop(laptop.folder, folder="x").start()
+    status, printed = second.finish(60)
+    assert status == 2
+    assert f"run 'documents' is already being run by process {laptop.process.pid}" in printed
+    assert laptop.runs_still
+
+
+def test_a_supervisor_that_was_killed_takes_its_runner_along_and_the_next_resumes(laptop: Laptop) -> None:
+    laptop.start()
+    until(lambda: sum(laptop.conversions()[0].values()) > 8, what="work")
+    runner = laptop.runner()
+    laptop.close()
+    assert runner is not None
+    until(lambda: not _alive(runner), what="the runner's end")
+    status, printed = laptop.start().finish()
+    assert status == 0, printed
+    converted, again = laptop.conversions()
+    assert not again
+    assert len(converted) == COUNT
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seconds", [6, 30])
+def test_a_redis_that_goes_away_in_the_middle_is_waited_for(laptop: Laptop, seconds: int) -> None:
+    with RedisServer() as server:
+        laptop.start("--redis", server.url)
+        until(lambda: sum(laptop.conversions()[0].values()) > 8, what="work")
+        server.kill()
+        time.sleep(seconds)
+        assert laptop.runs_still
+        server.start()
+        status, printed = laptop.finish()
+        assert status == 0, printed
+        converted, again = laptop.conversions()
+        assert not again
+        assert len(converted) == COUNT
+        assert laptop.status()["attempt"] <= 2
