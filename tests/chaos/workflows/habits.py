@@ -69,6 +69,7 @@ class Sleeps(Workflow):
 
 class Part(Event):
     number: int
+    text: str
 
 
 class Partly(Event):
@@ -76,21 +77,21 @@ class Partly(Event):
 
 
 class FansOut(Workflow):
-    """Many small steps at once, each recorded."""
+    """Many small steps at once; each records what it did, and does nothing that is recorded."""
 
     @step
     async def split(self, ctx: Context, ev: Start) -> list[Part]:
-        await ctx.store.set("notes", ev.notes)
-        await ctx.store.set("pause", ev.pause)
-        return [Part(number=n) for n in range(ev.count)]
+        await ctx.store.set("start", {"notes": ev.notes, "pause": ev.pause})
+        return [Part(number=n, text="x" * 2000) for n in range(ev.count)]
 
     @step(num_workers=4)
     async def do(self, ctx: Context, part: Part) -> Partly:
-        notes = await ctx.store.get("notes")
-        await asyncio.sleep(await ctx.store.get("pause"))
-        note(notes, f"done {part.number}")
-        await ctx.store.append("done", part.number)
-        note(notes, f"recorded {part.number}")
+        start = await ctx.store.get("start")
+        if part.number not in await ctx.store.get("done", default=[]):
+            await asyncio.sleep(start["pause"])
+            note(start["notes"], f"done {part.number}")
+            await ctx.store.append("done", part.number)
+            note(start["notes"], f"recorded {part.number}")
         return Partly(number=part.number)
 
     @step
