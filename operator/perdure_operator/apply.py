@@ -162,13 +162,17 @@ class Applier:
     ) -> None:
         run = sight.run
         link = self.stores.link(await self.stores.url(run))
-        async with link.turns, asyncio.timeout(self.stores.timeout):
-            reply = await apply_to_store(
-                action,
-                link.store.run(run.metadata.namespace, run.metadata.uid),
-                record0=input_record(run.spec.input),
-                installation=self.settings.installation,
-            )
+        try:
+            async with link.turns, asyncio.timeout(self.stores.timeout):
+                reply = await apply_to_store(
+                    action,
+                    link.store.run(run.metadata.namespace, run.metadata.uid),
+                    record0=input_record(run.spec.input),
+                    installation=self.settings.installation,
+                )
+        except TimeoutError as error:
+            what = type(action).__name__
+            raise Retry(f"the store didn't answer {what} within {self.stores.timeout:g} s") from error
         if not goes_on(action, reply):
             told = reply.tag if reply is not None else Tag.OK
             raise Retry(f"the store answered {told} to {type(action).__name__}")

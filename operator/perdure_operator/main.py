@@ -124,8 +124,9 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # kopf says of every event that it was handled; that is for those who debug kopf.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # One line for each event handled and each probe answered: for those who debug kopf.
+    for name in ("kopf.objects", "aiohttp.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

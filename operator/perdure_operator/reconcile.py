@@ -45,7 +45,7 @@ class Reconciler:
             return await self.applier.apply(sight, decision)
         except SourceMissingError as error:
             raise Retry(str(error)) from error
-        except (KubeError, StoreError, StoreUrlError, TimeoutError) as error:
+        except (KubeError, StoreError, StoreUrlError) as error:
             metrics.FAILURES.inc()
             raise Retry(f"{type(error).__name__}: {error}") from error
         except Retry:
