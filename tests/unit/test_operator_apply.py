@@ -12,6 +12,7 @@ import copy
 from typing import Any
 
 import pytest
+
 from perdure.control.actions import (
     Action,
     AddFinalizer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from perdure.control.observation import Pod, PodState
 from perdure_operator import names
 from perdure_operator.cache import Cache, RunKey

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from perdure.control.api import WorkflowRun, read_run
 from perdure.runner.settings import RunnerSettings
 from perdure_operator import names

@@ -6,6 +6,7 @@ import asyncio
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from perdure_operator.queue import Retry, Schedule, WorkQueue, work
 
 
