@@ -16,6 +16,7 @@ import pytest
 from cluster.cluster import Cluster, say
 from cluster.nodes import Nodes
 from cluster.runs import NAMESPACE, SOURCES, Run, succeeded
+from cluster.shell import CommandFailed
 
 HERE = Path(__file__).parent
 MEASURED = pytest.StashKey[list[str]]()
@@ -67,7 +68,11 @@ def cluster() -> Iterator[Cluster]:
         say("building and loading the image")
         up.build_image()
         say("installing the charts")
-        up.install()
+        try:
+            up.install()
+        except CommandFailed:
+            say(up.story(NAMESPACE))
+            raise
         up.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)
         up.kubectl("create", "namespace", NAMESPACE)
         files = [f"--from-file={path}" for path in SOURCES]

@@ -93,7 +93,7 @@ class Run:
 
         return wait_for(scheduled, 30, f"a pod of {self.name} with epoch {epoch} on a node")
 
-    def wait_middle(self, commits: int = 60, within: float = 90.0) -> tuple[Meta, Pod]:
+    def wait_middle(self, commits: int = 120, within: float = 90.0) -> tuple[Meta, Pod]:
         """The run's keys and its pod once it has recorded so many documents or so."""
 
         def far_enough() -> Meta | None:

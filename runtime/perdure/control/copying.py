@@ -146,9 +146,16 @@ def _failure(case: Case, outcome: Outcome) -> Failure:
         step=text("step")[:253],
         exception_type=text("exceptionType")[:253],
         message=(text("message") or outcome.message)[:MAX_MESSAGE],
-        traceback=text("traceback")[-MAX_TRACEBACK:],
+        traceback=_cut(text("traceback"), MAX_TRACEBACK),
         exit_code=case.draft.attempts[-1].exit_code if case.draft.attempts else None,
     )
+
+
+def _cut(text: str, size: int) -> str:
+    """Its beginning and its end: where it broke, and why, however long the message is."""
+    mark = "\n[...]\n"
+    tail = (size - len(mark)) // 2
+    return text if len(text) <= size else text[: size - len(mark) - tail] + mark + text[-tail:]
 
 
 def _fallbacks(case: Case) -> tuple[WorkflowRunStatus, ...]:

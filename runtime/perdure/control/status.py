@@ -93,7 +93,7 @@ class Failure(StatusModel):
     step: str = ""
     exception_type: str = ""
     message: str = ""
-    traceback: str = Field(default="", description="Its end, at most 4 KiB.")
+    traceback: str = Field(default="", description="Its beginning and its end, at most 4 KiB.")
     exit_code: int | None = None
 
 
