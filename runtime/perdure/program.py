@@ -17,6 +17,7 @@ from perdure.engine.gate import Gate
 from perdure.errors import (
     ContextStateError,
     LeaseLostError,
+    RunEndedError,
     RunHeldError,
     StateLostError,
     WorkflowCancelledByUser,
@@ -169,6 +170,19 @@ async def _open(
         )
         loop.call_soon_threadsafe(durable.abandon, error)
 
+    taking: asyncio.Task[None] | None = None
+
+    async def take_again() -> None:
+        try:
+            await session.reacquire()
+        except (LeaseLostError, RunEndedError, StateLostError) as error:
+            durable.abandon(error)
+
+    def rolled_back() -> None:
+        nonlocal taking
+        if taking is None or taking.done():
+            taking = loop.create_task(take_again())
+
     lease = Lease(
         run.renewer(Lease.timeout(LEASE_SECONDS)),
         epoch,
@@ -178,6 +192,7 @@ async def _open(
         acquired_at=sent_at,
         on_renewed=renewed,
         on_lost=lost,
+        on_rolled_back=lambda: loop.call_soon_threadsafe(rolled_back),
     )
     lease.start()
     durable.run.result.add_done_callback(lambda _: lease.stop())

@@ -88,6 +88,7 @@ class Child:
         self._draining = asyncio.Event()
         self._desired = "Running"
         self._durable: DurableRun | None = None
+        self._raising: asyncio.Future[None] | None = None
         self._ttl_ms = int(settings.lease_seconds * 1000)
         self._run_store = RedisStore.from_url(settings.redis_url).run(settings.namespace, settings.uid)
         self._session = RunSession(
@@ -242,18 +243,18 @@ class Child:
 
     def _raise_epoch(self) -> None:
         """The store went back to before this epoch: tell it again, also while no commit is on its way."""
+        if self._raising is None or self._raising.done():
+            self._raising = asyncio.ensure_future(self._take_again())
 
-        async def acquire() -> None:
-            try:
-                answer = await self._run_store.acquire(
-                    self._settings.epoch, self._session.holder, self._ttl_ms
-                )
-            except (StoreUnavailableError, StoreAccessError) as error:
-                log.warning("could not raise the store's epoch again", error=str(error))
-            else:
-                log.warning("told the store this epoch again", answer=repr(answer))
-
-        self._raising = asyncio.ensure_future(acquire())
+    async def _take_again(self) -> None:
+        try:
+            await self._session.reacquire()
+        except LeaseLostError:
+            self._lost(Loss.FENCED)
+        except (RunEndedError, StateLostError) as error:
+            log.warning("the run can't be taken again", error=str(error))  # the next commit ends it
+        else:
+            log.warning("told the store this epoch again")
 
     @staticmethod
     def _store_waits(error: StoreUnavailableError | None) -> None:

@@ -16,7 +16,7 @@ from enum import Enum, StrEnum, auto
 from typing import Protocol
 
 from perdure.engine.gate import Gate
-from perdure.errors import StoreAccessError, StoreUnavailableError
+from perdure.errors import StoreError
 from perdure.store.base import Renewed, Renewer, Reply, Tag
 
 log = logging.getLogger("perdure.lease")
@@ -53,7 +53,7 @@ class Act(Enum):
     ARM = auto()  # the kernel's timer, anew
     OPEN = auto()  # arm, then open the gate
     LOSE = auto()
-    REACQUIRE = auto()  # the store went back to before this epoch
+    REACQUIRE = auto()  # the store went back to before this epoch was told or taken
 
 
 @dataclass(slots=True)
@@ -115,9 +115,11 @@ class LeaseState:
         """A renewal was answered, but not with a renewal."""
         if self.phase is Phase.LOST:
             return Act.NOTHING, None
-        if reply.tag is Tag.FENCED and reply.number < self.epoch:
+        if reply.tag is Tag.FENCED and reply.number <= self.epoch:
             # A store that lost its last second: this epoch is the newer one and must be told again,
-            # or the fresh runner would end and leave the run to its zombie.
+            # or the fresh runner would end and leave the run to its zombie. The same epoch too: the
+            # store may have forgotten the acquire alone, or an operator told it the epoch first.
+            # Whether another has it, the acquire's answer says.
             return Act.REACQUIRE, None
         if reply.tag in (Tag.FENCED, Tag.OUTCOME):
             self.phase = Phase.LOST
@@ -220,7 +222,8 @@ class Lease:
                 sent_at = self._clock()
                 try:
                     answer = self._renewer.renew(self._epoch, self._holder, int(self._ttl * 1000))
-                except (StoreUnavailableError, StoreAccessError) as error:
+                except StoreError as error:
+                    # Of any kind: without this thread a parked run would never wake, nor hear of its fence.
                     if not failing:
                         log.warning("the lease can't be renewed, trying on: %s", error)
                     failing = True
