@@ -616,6 +616,15 @@ def test_row_31_a_pod_refused_by_its_kubelet_goes_elsewhere() -> None:
     assert new.not_before == NOW + 1
 
 
+def test_row_31_a_pod_that_is_refused_while_its_runner_lives_is_left_to_its_lease() -> None:
+    # A kubelet that was restarted admits its pods anew; one that it refuses has run all the while.
+    refused = pod(state=PodState.REJECTED)
+    got = decide(spec(), status(), look(store(meta(), LEASE), refused), NOW)
+    assert (got.row, wait(got)) == (31, pytest.approx(7.05))
+    assert wait(decide(spec(), status(), look(grace(store(meta())), refused), NOW)) == 6
+    is_takeover(decide(spec(), status(), look(store(meta()), refused), NOW), "Rejected", at_once=False)
+
+
 # --- no pod, or one that doesn't run yet ----------------------------------------------------------
 
 FRESH = {"pod_ref": None, "attempts": [Attempt(attempt=2, epoch=2, start=NOW - 1)]}

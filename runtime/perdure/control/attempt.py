@@ -39,6 +39,10 @@ def ended_attempt(case: Case) -> Decision | None:
     if finished is not None:
         return _store_was_away(case, finished) or _exited(case, finished)
     if pod is not None and pod.state is PodState.REJECTED:
+        if case.live:
+            return case.decision(31, Requeue(case.expires_in + 0.05))
+        if case.acquired and case.forbearing:
+            return case.decision(31, Requeue(forbearance(case)))
         case.avoid(pod.node)
         message = f"node {pod.node or 'unknown'} refused the pod: {pod.reason} {pod.message}".strip()
         return disrupted(case, 31, "Rejected", message, pause=back_off(case, in_a_row(case, "Rejected")))

@@ -100,7 +100,9 @@ class Case:
 
     @property
     def dead(self) -> bool:
-        return self.pod is not None and self.pod.state in (PodState.FINISHED, PodState.REJECTED)
+        """By the kubelet's word. A restarted one may refuse a pod whose runner lives: its lease says so."""
+        state = self.pod.state if self.pod is not None else None
+        return state is PodState.FINISHED or (state is PodState.REJECTED and not self.live)
 
     @property
     def want(self) -> str:
