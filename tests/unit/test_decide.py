@@ -821,6 +821,16 @@ def test_row_41_the_end_of_an_outage_is_told() -> None:
     assert written(got).store_trouble is None
 
 
+@pytest.mark.parametrize("outcome", [None, encode_outcome(Outcome("Completed"))])
+def test_a_restart_of_the_store_that_may_have_cost_something_is_told_once(outcome: bytes | None) -> None:
+    # Nobody else can tell it when the runner died with its store.
+    view = look(store(meta(restarts=1, outcome=outcome), LEASE), pod())
+    got = decide(spec(), status(), view, NOW)
+    assert "StoreRestarted" in told(got)
+    assert written(got).store_restarts == 1
+    assert "StoreRestarted" not in told(decide(spec(), status(store_restarts=1), view, NOW))
+
+
 def test_row_41_a_run_that_waits_says_so() -> None:
     view = store(meta(summary=encode_summary(Summary(waiting=True))), LEASE)
     new = written(decide(spec(), status(), look(view, pod()), NOW))

@@ -58,6 +58,18 @@ def copy_durability(case: Case) -> None:
             case.say("StoreDurable", "Unknown", "NotTold", "the store doesn't say how it keeps its data")
 
 
+def copy_restarts(case: Case, meta: Meta) -> None:
+    """Draft storeRestarts; an Event when there is a new one."""
+    if meta.restarts <= case.draft.store_restarts:
+        return
+    case.change(store_restarts=meta.restarts)
+    message = (
+        "the store was restarted since the run was last taken, and doesn't sync every write to its disk: what it "
+        "acknowledged last may be lost, and is then done again"
+    )
+    case.events.append(Event("StoreRestarted", message, warning=True))
+
+
 def copy_recovery(case: Case, meta: Meta) -> list[Event]:
     """Draft recoverySeconds at the first progress of an attempt that took over."""
     if not case.draft.attempts:

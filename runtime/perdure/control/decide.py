@@ -26,6 +26,7 @@ from perdure.control.case import KEPT_ATTEMPTS, KEPT_PODS, MANY_SILENT, Case
 from perdure.control.copying import (
     copy_durability,
     copy_outcome,
+    copy_restarts,
     finish,
 )
 from perdure.control.holder import live, silent
@@ -242,6 +243,7 @@ def _outcome(case: Case, meta: Meta) -> Decision | None:
         return None
     for pod in case.obs.pods:
         case.note(pod)
+    copy_restarts(case, meta)
     events, fallbacks = copy_outcome(case, meta, meta.outcome)
     return case.decision(11, *case.write(*events, fallbacks=fallbacks), Requeue(1.0))
 
@@ -286,6 +288,7 @@ def _tidy(case: Case, meta: Meta) -> None:
             case.first += case.delete([pod])
     if case.draft.store_trouble is not None:
         case.change(store_trouble=None)
+    copy_restarts(case, meta)
     if meta.step_seq > case.status.progress_seq:
         case.change(failures=0, progress_seq=meta.step_seq, cause_count=0)
     if meta.desired != case.want and not meta.released:

@@ -156,6 +156,9 @@ class WorkflowRunStatus(StatusModel):
     cause: str = Field(default="", description="Why the present attempt was started.")
     cause_count: int = Field(default=0, description="How often in a row for that cause, without progress.")
     store_trouble: StoreTrouble | None = None
+    store_restarts: int = Field(
+        default=0, description="Attempts that found the store restarted, so that its last second may be lost."
+    )
 
     def condition(self, type_: str) -> Condition | None:
         return next((one for one in self.conditions if one.type == type_), None)
