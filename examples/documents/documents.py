@@ -10,7 +10,7 @@ import re
 import sysconfig
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -58,19 +58,22 @@ class Documents(Workflow):
 
     @step(num_workers=4)
     async def convert(self, ctx: Context, document: Document) -> Converted:
+        for known in await ctx.store.get("converted", default=[]):
+            if known["name"] == document.name:
+                return Converted(**known)
         settings = await ctx.store.get("settings")
         await asyncio.sleep(settings["delay"])
+        converted: dict[str, Any] = {"name": document.name}
         try:
             text = await asyncio.to_thread(to_text, document)
+            write(settings["output"], document.name, text)
+            words = re.findall(r"[a-z]{3,}", text.lower())
+            converted |= {"words": len(words), "terms": [term for term, _ in Counter(words).most_common(5)]}
         except (OSError, ValueError) as error:
-            await ctx.store.append("failed", document.name)
-            return Converted(name=document.name, problem=f"{type(error).__name__}: {error}")
-        write(settings["output"], document.name, text)
-        await ctx.store.append("converted", document.name)
+            converted["problem"] = f"{type(error).__name__}: {error}"
+        await ctx.store.append("converted", converted)
         note(settings["output"], f"recorded {document.name}")
-        words = re.findall(r"[a-z]{3,}", text.lower())
-        terms = [term for term, _ in Counter(words).most_common(5)]
-        return Converted(name=document.name, words=len(words), terms=terms)
+        return Converted(**converted)
 
     @step
     async def index(self, ctx: Context, documents: list[Converted]) -> Summary:
