@@ -172,3 +172,18 @@ def test_a_cancel_reaches_a_live_runner_and_is_its_outcome(redis_url: str, make:
     outcome = run.outcome()
     assert outcome is not None
     assert outcome.reason == "Cancelled"
+
+
+def test_code_that_began_a_run_and_can_not_be_imported_now_is_a_crash_and_not_its_end(
+    make: Make, notes: Path
+) -> None:
+    run = make("Counts", count=40)
+    run.entrypoint = "brittle:Counts"
+    runner = run.start()
+    until(lambda: len(lines(notes)) > 4, what="user code")
+    run.signal_all(runner, signal.SIGKILL)
+    run.take_over()
+    assert run.start(env={"BRITTLE": "1"}).wait(60) == 1
+    assert "the database is away" in run.last_words()["message"]
+    run.take_over()
+    assert run.start().wait(60) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,9 @@ def test_outcome_summary_and_last_words_come_back_as_they_went() -> None:
     assert decode_summary(encode_summary(summary)) == summary
     words = Termination(2, 7, "exit", "LeaseLost", "no answer")
     assert decode_termination(encode_termination(words)) == words
+    told = encode_termination(replace(words, message="\N{COLLISION SYMBOL}" * 1000))
+    assert len(told) <= 4096, "the kubelet would cut it, and nobody could read the rest"
+    assert decode_termination(told).reason == words.reason
 
 
 def test_half_a_character_does_not_stop_the_operator() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 COMPLETED = "Completed"
+MAX_TERMINATION = 4096  # what the kubelet keeps; the rest would no longer be JSON
 
 
 @dataclass(slots=True, frozen=True)
@@ -118,9 +119,14 @@ def decode_summary(data: bytes) -> Summary:
 
 
 def encode_termination(words: Termination) -> str:
-    """At most 4,096 bytes, the kubelet's limit."""
-    body = {"epoch": words.epoch, "seq": words.seq, "kind": words.kind, "reason": words.reason}
-    return json.dumps({**body, "message": words.message[:600]})
+    """At most MAX_TERMINATION bytes of ASCII; `message` is cut to fit."""
+    body = {"epoch": words.epoch, "seq": words.seq, "kind": words.kind, "reason": words.reason[:253]}
+    message = words.message[:600]
+    while True:
+        text = json.dumps({**body, "message": message})
+        if len(text) <= MAX_TERMINATION:
+            return text
+        message = message[: len(message) // 2]
 
 
 def decode_termination(text: str) -> Termination:

@@ -168,7 +168,7 @@ class Child:
 
     async def _run(self, acquired: Acquired) -> End:
         settings = self._settings
-        workflow = await self._user_code()
+        workflow = await self._user_code(begun=acquired.seq > 0)
         snapshot, records = await self._load()
         try:
             durable = DurableRun.start(
@@ -210,7 +210,7 @@ class Child:
                 self._store_waits(error)
                 await asyncio.sleep(0.5)
 
-    async def _user_code(self) -> Workflow[object]:
+    async def _user_code(self, *, begun: bool) -> Workflow[object]:
         """Import and make the workflow; counts as user code for the lease."""
         while not self._gate.enter():  # noqa: ASYNC110 - the gate belongs to threads, and this is rare
             await asyncio.sleep(0.05)
@@ -220,6 +220,8 @@ class Child:
             if not workflow._disable_validation:
                 workflow.validate()
         except (EntrypointError, WorkflowValidationError, WorkflowConfigurationError) as error:
+            if begun:
+                raise  # it could be imported once: what it lacks now may come back, so the run may not end of it
             raise Unstartable("InvalidSpec", str(error)) from error
         finally:
             self._gate.leave()
