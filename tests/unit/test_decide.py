@@ -738,6 +738,10 @@ def test_row_37_a_runner_has_a_minute_to_take_its_run() -> None:
     new = is_takeover(got, "StartTimeout", at_once=False)
     assert new.failures == 1
     assert one(got, DeletePod).uid == "pod-2"
+    # A node whose clock is an hour behind says that it began before it was asked to.
+    begun = status(attempts=[Attempt(attempt=2, epoch=2, start=NOW - 59)])
+    early = decide(spec(), begun, look(view, pod(since=NOW - 3600)), NOW)
+    assert AdvanceEpoch not in kinds(early)
 
 
 # --- an attempt that has the run ------------------------------------------------------------------

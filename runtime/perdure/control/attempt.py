@@ -124,7 +124,9 @@ def starting(case: Case) -> Decision | None:
     pod = case.pod
     if pod is None:
         return None
-    waited = case.now - pod.since
+    # The pod's times are its node's, whose clock may be behind: no attempt waited before it was made.
+    made = case.status.attempts[-1].start if case.status.attempts else None
+    waited = case.now - max(pod.since, made or 0.0)
     if pod.state is PodState.UNSCHEDULED:
         _say_waiting(case, pod.reason or "Scheduling", pod.message)
         return case.decision(34, *case.write(), Requeue(30.0))
