@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perdure.context.context import Context
-from perdure.events import Event, StopEvent
+from perdure.events import Event, StopEvent, WorkflowCancelledEvent
 
 if TYPE_CHECKING:
     from perdure.run import Run
@@ -47,12 +48,7 @@ class WorkflowHandler(Generic[ResultT]):
 
     def get_stop_event(self) -> StopEvent | None:
         """The event that ended the run, or None while it runs; stands for the failure when it failed."""
-        run = self._run
-        if not run.result.done():
-            return None
-        if run.result.exception() is None:
-            return run.result.result()
-        return run._verdict(run.ending, run.result.exception())[0]
+        return self._run.stop_event
 
     async def stop_event_result(self) -> StopEvent:
         """As awaiting the handler, but always the event."""
@@ -73,6 +69,35 @@ class WorkflowHandler(Generic[ResultT]):
         async for event in self._run.stream_events(expose_internal=expose_internal):
             yield event
 
+    # --- deprecated, as in the origin ---------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Use `is_done()`."""
+        _deprecated("done()", "is_done()")
+        return self.is_done()
+
+    def cancel(self) -> bool:
+        """Use `await cancel_run()`. Whether there was a run to cancel."""
+        _deprecated("cancel()", "await cancel_run()")
+        if self.is_done():
+            return False
+        self._run.cancel()
+        return True
+
+    def cancelled(self) -> bool:
+        """Use `get_stop_event()`."""
+        _deprecated("cancelled()", "get_stop_event()")
+        return isinstance(self.get_stop_event(), WorkflowCancelledEvent)
+
+    def exception(self) -> BaseException | None:
+        """Await the handler instead. Raises InvalidStateError while the run goes on."""
+        _deprecated("exception()", "await the handler")
+        return self._run.result.exception()
+
     def __str__(self) -> str:
         name, run_id = self._run.workflow.workflow_name, self.run_id
         return f"WorkflowHandler(workflow={name}, run_id={run_id}, result={self.get_stop_event()})"
+
+
+def _deprecated(old: str, new: str) -> None:
+    warnings.warn(f"WorkflowHandler.{old} is deprecated: use {new}", DeprecationWarning, stacklevel=3)

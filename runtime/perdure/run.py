@@ -61,13 +61,13 @@ class Run:
         self.run_id = run_id
         self.store = store
         self.ending: Ending | None = None
+        self.stop_event: StopEvent | None = None  # the stream's last event
         self.error: BaseException | None = None  # what keeps the run from going on in this process
         self._serializer = serializer
         self._stream: deque[Event] = deque()
         self._stream_more: asyncio.Event = asyncio.Event()
         self._stream_closed = False
         self._stream_read = False
-        self._started_at = now()
         self.result: asyncio.Future[StopEvent] = asyncio.get_running_loop().create_future()
         self.loop = Loop(
             workflow._graph,
@@ -149,7 +149,7 @@ class Run:
             document["stopEvent"] = ending.stop.data.decode()
             stop = ending.stop.event
             if ending.reason == "Completed" and isinstance(stop, StopEvent):
-                value = stop.result if type(stop) is StopEvent else stop.model_dump(mode="json")
+                value = stop.result if type(stop) is StopEvent else stop
                 document["result"] = _plain(value, self._serializer)
         if ending.failure is not None:
             document["failure"] = {
@@ -162,8 +162,8 @@ class Run:
 
     def ended(self, ending: Ending | None, error: BaseException | None) -> None:
         self.ending, self.error = ending, error
-        self._started_at = self.loop.now() - self._started_at
         stop, raised = self._verdict(ending, error)
+        self.stop_event = stop
         self.show(stop)
         self._stream_closed = True
         self._stream_more.set()
@@ -185,8 +185,9 @@ class Run:
             assert isinstance(stop, StopEvent)
             return stop, None
         if ending is not None and ending.reason == "TimedOut":
-            timeout = self.workflow.timeout or 0.0
-            event = WorkflowTimedOutEvent(timeout=timeout, active_steps=self.loop.active_steps)
+            event = WorkflowTimedOutEvent(
+                timeout=self.loop.timeout or 0.0, active_steps=self.loop.timed_out_steps
+            )
             return event, WorkflowTimeoutError(ending.message)
         if ending is not None and ending.reason == "StepFailed":
             cause = self.loop.error
@@ -205,7 +206,10 @@ class Run:
 
     def _failed_event(self, step: str, error: Exception) -> WorkflowFailedEvent:
         return WorkflowFailedEvent(
-            step_name=step, exception=error, attempts=1, elapsed_seconds=max(0.0, self._started_at)
+            step_name=step,
+            exception=error,
+            attempts=self.loop.attempts if step else None,
+            elapsed_seconds=self.loop.elapsed if step else None,
         )
 
     # --- state -----------------------------------------------------------------------------------------
@@ -218,10 +222,13 @@ class Run:
                 f"step {invocation.work.step} wrote state after it had ended; the write is dropped"
             )
         work = invocation.work.id if invocation is not None else 0
-        for change in changes:
-            tick = difference(
-                self.loop.state.store.get(change.key), change.op, change.key, change.value, self._encode, work
-            )
+        stored = self.loop.state.store
+        # All are encoded before the first is logged: what one of them refuses, none of them did.
+        ticks = [
+            difference(stored.get(c.key), c.op, _checked_key(c.key), c.value, self._encode, work)
+            for c in changes
+        ]
+        for tick in ticks:
             if tick is not None:
                 self.loop.submit(tick)
         await self.loop.barrier(invocation)
@@ -238,8 +245,14 @@ class Run:
         config = self.workflow._graph.configs.get(step)
         if config is None:
             raise WorkflowRuntimeError(f"Step {step} does not exist")
-        if not any(target.step == step for target in self.workflow._graph.route(type(event))):
+        targets = [t for t in self.workflow._graph.route(type(event)) if t.step == step]
+        if not targets:
             raise WorkflowRuntimeError(f"Step {step} does not accept event of type {type(event)}")
+        if any(target.is_list for target in targets):
+            raise WorkflowRuntimeError(
+                f"{type(event).__name__} was sent to step {step}, which takes a list: it gets only what descends "
+                f"from a list that a step returned. Return the event, or use ctx.collect_events"
+            )
 
     def send_from_outside(self, event: Event, step: str | None) -> None:
         self.loop.submit(External(self.loop.now(), self.loop.payload(event), step))
@@ -272,9 +285,20 @@ def start_event(workflow: Workflow[Any], fields: dict[str, Any]) -> StartEvent:
         ) from error
 
 
+def _checked_key(key: str) -> str:
+    """Raises ValueError for a key that no record can hold."""
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the state's key {key!r} is no valid text: {error}") from error
+    return key
+
+
 def _plain(value: Any, serializer: BaseSerializer) -> Any:
     """`value` as plain JSON for status and screen; its repr where it isn't."""
     try:
+        if isinstance(value, Event):
+            return value.model_dump(mode="json")
         return json.loads(json.dumps(value))
     except (TypeError, ValueError):
         try:

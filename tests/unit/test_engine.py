@@ -1,6 +1,7 @@
 """The engine in memory: what a workflow author relies on."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -239,3 +240,120 @@ def test_a_plain_function_runs_in_a_thread_with_its_context():
         return [type(e) for e in events], await handler
 
     assert run(go()) == ([Item, StopEvent], True)
+
+
+class Gathering(Workflow):
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        first, second = await asyncio.gather(ctx.wait_for_event(Answer), ctx.wait_for_event(Go))
+        return StopEvent(result=[first.text, type(second).__name__])
+
+
+def test_two_waits_at_once_in_a_step_each_get_their_event():
+    async def go():
+        handler = Gathering().run()
+        await asyncio.sleep(0.01)
+        await handler.send_event(Answer(text="a"))
+        await asyncio.sleep(0.01)
+        await handler.send_event(Go())
+        return await handler
+
+    assert run(go()) == ["a", "Go"]
+
+
+class Answered(Workflow):
+    @step
+    async def start(self, ctx: Context, ev: StartEvent) -> Item:
+        return Item(number=0)
+
+    @step(num_workers=1)
+    async def ask(self, ctx: Context, ev: Item) -> StopEvent:
+        self.waits = True
+        return StopEvent(result=(await ctx.wait_for_event(Done)).number)
+
+    @step
+    async def tell(self, ctx: Context, ev: Item) -> Done:
+        while not getattr(self, "waits", False):
+            await asyncio.sleep(0.001)
+        return Done(number=7)
+
+
+def test_an_event_that_a_step_returns_answers_a_wait():
+    async def go():
+        return await Answered(disable_validation=True).run()
+
+    assert run(go()) == 7
+
+
+class Both(Workflow):
+    inputs = 0
+
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent | Answer) -> StopEvent | None:
+        if isinstance(ev, Answer):
+            self.inputs += 1
+            return None
+        answer = await ctx.wait_for_event(Answer, waiter_event=Go())
+        await asyncio.sleep(0.01)
+        return StopEvent(result=answer.text)
+
+
+def test_a_step_woken_by_an_event_does_not_also_get_it_as_input():
+    async def go():
+        workflow = Both(disable_validation=True)
+        handler = workflow.run()
+        async for event in handler.stream_events():
+            if type(event) is Go:
+                await handler.send_event(Answer(text="a"))
+        return await handler, workflow.inputs
+
+    assert run(go()) == ("a", 0)
+
+
+class GivesUp(Workflow):
+    """The first two items give their wait up; the other holds the only worker meanwhile."""
+
+    @step
+    async def split(self, ev: StartEvent) -> list[Item]:
+        return [Item(number=n) for n in range(3)]
+
+    @step(num_workers=1)
+    async def ask(self, ctx: Context, ev: Item) -> Done:
+        if ev.number < 2:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ctx.wait_for_event(Answer, requirements={"text": "a"}), 0.03)
+        else:
+            await asyncio.sleep(0.05)
+        return Done(number=ev.number)
+
+    @step
+    async def join(self, events: list[Done]) -> StopEvent:
+        return StopEvent(result=sorted(e.number for e in events))
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_step_may_give_up_a_wait_by_a_timeout_of_its_own(answer):
+    async def go():
+        handler = GivesUp().run()
+        await asyncio.sleep(0.015)
+        if answer:
+            await handler.send_event(Answer(text="a"))
+        result = await handler
+        return result, handler._run.loop._wait_timers
+
+    assert run(go()) == ([0, 1, 2], {})
+
+
+def test_a_step_that_gave_up_its_wait_does_not_count_as_waiting():
+    class Runs(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ctx.wait_for_event(Answer), 0.001)
+            queue = ctx._run.loop.state.steps["ask"]
+            return StopEvent(result=[len(queue.waiting), len(queue.active)])
+
+    async def go():
+        return await Runs().run()
+
+    assert run(go()) == [0, 1]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import deque
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 
 from perdure import Context, Workflow, step
 from perdure.durable import fold
+from perdure.engine.committer import RELAXED_SECONDS, RELAXED_TICKS
 from perdure.engine.journal import Batch
 from perdure.engine.model import State
 from perdure.errors import IncompatibleError
 from perdure.events import Event, StartEvent, StopEvent
+from perdure.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from perdure.run import Run
 from perdure.store.records import Record
 
@@ -24,6 +27,10 @@ class Item(Event):
 
 
 class Done(Event):
+    number: int
+
+
+class Answer(Event):
     number: int
 
 
@@ -43,6 +50,8 @@ class Log:
         self.stored = stored
         self.outcome: bytes | None = None
         self.commits = 0
+        self.published: list[bytes] = []
+        self.flight: list = []
         self.wants_snapshot = snapshots
         self.cuts = cuts
         self.taken: list[tuple[int, bytes]] = []
@@ -58,6 +67,8 @@ class Log:
         if not dies or self.stored:
             self.records.append(Record(len(self.records), 1, batch.payload))
             self.outcome = batch.outcome or self.outcome
+            self.published += batch.published
+            self.flight += batch.flight
             if batch.snapshot is not None:
                 self.taken.append((len(self.records), batch.snapshot))
                 if self.cuts:
@@ -66,7 +77,7 @@ class Log:
             raise Killed
 
 
-def open_run(workflow: Workflow, log: Log) -> Run:
+def open_run(workflow: Workflow, log: Log, **options) -> Run:
     codec = workflow._codec(workflow.serializer)
     state, fields = fold(workflow, codec, log.snapshot, log.records)
     from perdure.durable import _live_store
@@ -78,6 +89,7 @@ def open_run(workflow: Workflow, log: Log) -> Run:
         store=_live_store(workflow, state, workflow.serializer),
         serializer=workflow.serializer,
         journal=log,
+        **options,
     )
     if state.begun:
         run.loop.take_over(state.epoch + 1)
@@ -348,3 +360,284 @@ def test_the_outcome_of_a_failed_run_has_the_steps_own_traceback_and_no_more():
     assert len(trace) <= 8000
     assert "in deeper" in trace
     assert "perdure/engine" not in trace
+
+
+def test_the_time_that_no_process_ran_is_not_of_the_runs_timeout():
+    class Asks(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=(await ctx.wait_for_event(Item, timeout=None)).number)
+
+    async def go():
+        log, workflow, now = Log(), Asks(), 1000.0
+        first = open_run(workflow, log, timeout=60.0, now=lambda: now)
+        await asyncio.sleep(0.01)
+        now += 20
+        await first.loop.drain(1)
+        now += 1000
+        again = open_run(workflow, log, timeout=60.0, now=lambda: now)
+        await asyncio.sleep(0.01)
+        alive = again.loop.alive()
+        again.send_from_outside(Item(number=3), None)
+        return alive, (await again.result).result
+
+    assert asyncio.run(go()) == (20.0, 3)
+
+
+def test_an_answer_that_a_step_gives_before_the_waiter_is_run_again_is_not_lost():
+    class Asks(Workflow):
+        entered = 0
+
+        @step
+        async def start(self, ctx: Context, ev: StartEvent) -> None:
+            ctx.send_event(Done(number=1))
+            ctx.send_event(Item(number=1))
+
+        @step(num_workers=1)
+        async def tell(self, ctx: Context, ev: Done) -> None:
+            if self.entered:
+                ctx.send_event(Answer(number=9))
+            self.told = True
+            await asyncio.sleep(60 if self.entered == 0 else 0)
+
+        @step(num_workers=1)
+        async def ask(self, ctx: Context, ev: Item) -> StopEvent:
+            self.entered += 1
+            if self.entered == 2:
+                await asyncio.sleep(0.01)  # the answer comes before the wait
+            return StopEvent(result=(await ctx.wait_for_event(Answer)).number)
+
+    async def go():
+        log, workflow = Log(), Asks(disable_validation=True)
+        run = open_run(workflow, log)
+        await asyncio.sleep(0.02)
+        run.loop.stop(None, Killed())
+        with pytest.raises(Killed):
+            await run.result
+        again = open_run(workflow, log)
+        return (await asyncio.wait_for(again.result, 5)).result
+
+    workflow_result = asyncio.run(go())
+    assert workflow_result == 9
+
+
+def test_a_retry_keeps_its_attempts_and_its_delay_over_a_crash_and_the_crash_is_no_attempt():
+    class Fails(Workflow):
+        seen: ClassVar[list] = []
+
+        @step(retry_policy=retry_policy(wait=wait_fixed(30), stop=stop_after_attempt(3)))
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            info = ctx.retry_info()
+            self.seen.append((ctx.attempt, info.retry_number, repr(info.last_exception)))
+            if len(self.seen) == 2:
+                await asyncio.sleep(60)
+            if len(self.seen) == 4:
+                return StopEvent()
+            raise ValueError(f"no {len(self.seen)}")
+
+    async def go():
+        log, workflow, times = Log(), Fails(), [1000.0]
+        Fails.seen.clear()
+
+        async def run_and_kill() -> int:
+            run = open_run(workflow, log, now=lambda: times[0])
+            await asyncio.sleep(0.05)
+            run.loop.stop(None, Killed())
+            with pytest.raises(Killed):
+                await run.result
+            return len(Fails.seen)
+
+        assert await run_and_kill() == 1
+        times[0] += 29
+        assert await run_and_kill() == 1  # the delay is not over
+        times[0] += 2
+        assert await run_and_kill() == 2  # killed in the second try
+        assert await run_and_kill() == 3  # the second try again, which fails
+        times[0] += 31
+        await asyncio.wait_for(open_run(workflow, log, now=lambda: times[0]).result, 5)
+        return Fails.seen
+
+    seen = asyncio.run(go())
+    assert seen[0] == (0, 0, "None")
+    assert seen[1] == (1, 1, "ValueError('no 1')")
+    assert seen[2] == (1, 1, "ValueError('no 1')")
+
+
+class Thing(Event):
+    value: object
+
+
+@pytest.mark.parametrize("how", ["return", "send", "publish", "state", "key", "result"])
+def test_what_cannot_be_serialized_fails_the_step_not_the_process(how):
+    class Gives(Workflow):
+        @step
+        async def give(self, ctx: Context, ev: StartEvent) -> Item | Thing | StopEvent:
+            if how == "return":
+                return Thing(value=object())
+            if how == "send":
+                ctx.send_event(Thing(value=object()))
+            if how == "publish":
+                ctx.write_event_to_stream(Thing(value=object()))
+            if how == "state":
+                await ctx.store.set("key", object())
+            if how == "key":
+                await ctx.store.set("k\udcff", 1)
+            return StopEvent(result=object())
+
+    async def go():
+        log = Log()
+        with pytest.raises(ValueError):
+            await open_run(Gives(disable_validation=True), log).result
+        return json.loads(log.outcome)
+
+    outcome = asyncio.run(go())
+    assert outcome["reason"] == "StepFailed"
+    assert outcome["failure"]["step"] == "give"
+
+
+def test_a_failure_whose_message_is_no_text_is_recorded():
+    class Fails(Workflow):
+        @step
+        async def fail(self, ev: StartEvent) -> StopEvent:
+            raise FileNotFoundError("no file /tmp/\udcff" + "x" * 100_000)
+
+    async def go():
+        log = Log()
+        with pytest.raises(FileNotFoundError):
+            await open_run(Fails(), log).result
+        return json.loads(log.outcome)
+
+    outcome = asyncio.run(go())
+    assert outcome["reason"] == "StepFailed"
+    assert outcome["failure"]["message"].startswith("no file /tmp/\\udcff")
+    assert len(outcome["failure"]["message"]) <= 8000
+
+
+def test_a_write_of_several_keys_of_which_one_is_refused_leaves_no_key_in_the_log():
+    class Writes(Workflow):
+        @step
+        async def write(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            with pytest.raises(ValueError):
+                async with ctx.store.edit_state() as state:
+                    state["a"] = 1
+                    state["b"] = object()
+            return StopEvent(result=[await ctx.store.get("a", default=None), list(ctx._run.loop.state.store)])
+
+    async def go():
+        return (await open_run(Writes(), Log()).result).result
+
+    assert asyncio.run(go()) == [None, []]
+
+
+class Relaxed(Workflow):
+    @step
+    async def split(self, ctx: Context, ev: StartEvent) -> list[Item]:
+        return [Item(number=n) for n in range(500)]
+
+    @step(num_workers=1)
+    async def work(self, ev: Item) -> Done:
+        self.done = getattr(self, "done", 0) + 1
+        return Done(number=ev.number)
+
+    @step
+    async def join(self, events: list[Done]) -> StopEvent:
+        return StopEvent(result=len(events))
+
+
+def test_a_relaxed_run_delivers_ahead_of_its_store_up_to_the_bound_and_no_further():
+    async def go():
+        log, workflow = Log(), Relaxed()
+        log.hold_after = 0
+        run = open_run(workflow, log, relaxed=True)
+        await asyncio.sleep(2 * RELAXED_SECONDS)
+        at_risk = workflow.done
+        await asyncio.sleep(RELAXED_SECONDS)
+        later = workflow.done
+        log.release.set()
+        return at_risk, later, (await asyncio.wait_for(run.result, 20)).result
+
+    at_risk, later, result = asyncio.run(go())
+    assert 1 < at_risk <= RELAXED_TICKS + 1
+    assert later == at_risk
+    assert result == 500
+
+
+def test_a_relaxed_run_waits_longer_for_a_slow_store_rather_than_risk_more_time():
+    async def go():
+        log, workflow = Log(), Relaxed()
+        log.hold_after = 0
+        run = open_run(workflow, log, relaxed=True)
+        await asyncio.sleep(0.03)
+        committer = run.loop._committer
+        committer._sent, committer._ticks = 1, []
+        within = committer._within_risk()
+        committer._first_sent -= RELAXED_SECONDS  # the store takes that long for what is on its way
+        return within, committer._within_risk()
+
+    assert asyncio.run(go()) == (True, False)
+
+
+def test_published_events_waits_and_checkpoints_are_strict_in_a_relaxed_run():
+    seen = []
+
+    class Publishes(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.store.set("a", 1)
+            seen.append("risked")
+            await ctx.checkpoint()
+            seen.append("durable")
+            ctx.write_event_to_stream(Item(number=1))
+            return StopEvent()
+
+    async def go():
+        log = Log()
+        log.hold_after = 0
+        run = open_run(Publishes(), log, relaxed=True)
+        for _ in range(20):
+            await asyncio.sleep(0.002)
+        before = list(seen)
+        log.release.set()
+        await run.result
+        return before, log.published
+
+    before, published = asyncio.run(go())
+    assert before == ["risked"]
+    assert len(published) == 1
+
+
+def test_what_was_published_before_a_crash_is_not_published_again():
+    class Publishes(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            for n in range(3):
+                ctx.write_event_to_stream(Item(number=n))
+                await ctx.checkpoint()
+            return StopEvent()
+
+    async def go():
+        log = Log()
+        await to_end(Publishes(), log, [(3, True), (1, False), (2, True)])
+        return [json.loads(data)["value"]["number"] for data in log.published]
+
+    assert asyncio.run(go()) == [0, 1, 2]
+
+
+def test_a_waiting_invocation_is_no_suspect_of_a_crash():
+    class Asks(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=(await ctx.wait_for_event(Item)).number)
+
+    async def go():
+        log = Log()
+        run = open_run(Asks(disable_validation=True), log)
+        await asyncio.sleep(0.02)
+        flight = list(log.flight)
+        run.send_from_outside(Item(number=1), None)
+        await run.result
+        return flight, log.flight
+
+    before, after = asyncio.run(go())
+    assert [sign for sign, _, _ in before] == ["+", "-"]
+    assert [sign for sign, _, _ in after] == ["+", "-", "+", "-"]

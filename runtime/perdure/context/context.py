@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import contextvars
+import datetime
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -15,10 +16,11 @@ from pydantic import BaseModel
 
 from perdure.context.serializers import BaseSerializer
 from perdure.context.state_store import InMemoryStateStore
-from perdure.engine.model import Published, Sent, State, WaitBegan
-from perdure.engine.reduce import type_name
+from perdure.engine.model import Published, Sent, State, WaitBegan, WaitLeft
+from perdure.engine.waits import type_name
 from perdure.errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
 from perdure.events import Event
+from perdure.retry_policy import RetryInfo
 
 if TYPE_CHECKING:
     from perdure.engine.loop import Invocation
@@ -274,8 +276,14 @@ class Context(Generic[StateT]):
             loop.submit_from(invocation, WaitBegan(work.id, key, type_, requirements, deadline, payload))
             try:
                 await loop.suspend(invocation, answer)
+            except asyncio.CancelledError:
+                # A timeout of the step's own, say. It runs on, and must not count as waiting.
+                if not invocation.closed:
+                    loop.submit(WaitLeft(work.id, key))
+                raise
             finally:
                 del invocation.answers[key]
+                loop.disarm(work.id, key)
             wait = (work.waits or {})[key]
         return wait.event.event if wait.event is not None else None
 
@@ -294,6 +302,19 @@ class Context(Generic[StateT]):
         """How often this invocation has failed and was tried again; 0 at first."""
         _, invocation = self._inside("attempt")
         return invocation.work.attempts
+
+    def retry_info(self) -> RetryInfo:
+        """Where this invocation stands in its retries, over restarts, too."""
+        run, invocation = self._inside("retry_info")
+        work = invocation.work
+        if not work.attempts:
+            return RetryInfo(0, 0.0, None, None)
+        return RetryInfo(
+            retry_number=work.attempts,
+            elapsed_seconds=max(0.0, run.loop.now() - work.first_at),
+            last_exception=run.loop.last_error(work),
+            last_failed_at=datetime.datetime.fromtimestamp(work.failed_at, datetime.UTC),
+        )
 
     @property
     def idempotency_key(self) -> str:

@@ -15,6 +15,7 @@ from perdure.engine.model import (
     Command,
     Drain,
     Ending,
+    External,
     Failed,
     Finish,
     Halted,
@@ -33,7 +34,7 @@ from perdure.errors import CheckpointTooLargeError
 RELAXED_TICKS = 64  # how much a Relaxed run may have at risk
 RELAXED_SECONDS = 0.1
 
-_ALWAYS_STRICT = (Halted, Drain, Takeover, WaitBegan)
+_ALWAYS_STRICT = (Halted, Drain, Takeover, WaitBegan, External)
 
 
 class Engine(Protocol):
@@ -75,7 +76,10 @@ class Committer:
         self._progress = False
         self._waiting: list[asyncio.Future[None]] = []  # for the next commit
         self._in_flight: list[asyncio.Future[None]] = []  # for the one that is on its way
-        self._at_risk_since: float | None = None
+        self._held = False  # whether the commit on its way lets commands out when it is done
+        self._sent = 0  # ticks in the commit that is on its way
+        self._first_pending = 0.0  # when the first of `_ticks` came
+        self._first_sent: float | None = None  # the same of those on their way
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -86,6 +90,8 @@ class Committer:
     def add(self, tick: Tick, commands: Sequence[Command]) -> Sequence[Command]:
         """Take a tick; returns the commands that may be carried out at once."""
         self._note(tick, commands)
+        if self._relaxed and not self._ticks:
+            self._first_pending = time.monotonic()
         self._ticks.append(tick)
         now: Sequence[Command] = ()
         if self._may_run_ahead(tick, commands):
@@ -119,12 +125,13 @@ class Committer:
                 ticks, self._ticks = self._ticks, []
                 commands, self._commands = self._commands, []
                 self._in_flight, self._waiting = self._waiting, []
+                self._held, self._sent, self._first_sent = bool(commands), len(ticks), self._first_pending
                 try:
                     await self._journal.commit(self._batch(ticks, commands))
                 except CheckpointTooLargeError as error:
                     await self._end_too_large(error)
                     return
-                self._at_risk_since = time.monotonic() if self._ticks else None
+                self._held, self._sent, self._first_sent = False, 0, None
                 for waiter in self._in_flight:
                     if not waiter.done():
                         waiter.set_result(None)
@@ -161,23 +168,25 @@ class Committer:
         elif isinstance(tick, Wrote) and tick.work:
             self._flight.append(("=", str(tick.work), ""))
             self._progress = True
+        elif isinstance(tick, WaitBegan):
+            # Who waits in the engine runs no code that could bring the process down.
+            self._flight.append(("-", str(tick.work), ""))
         for command in commands:
             if isinstance(command, Start | Resume):
                 self._flight.append(("+", str(command.work.id), command.work.step))
 
     def _within_risk(self) -> bool:
-        since = self._at_risk_since
-        return len(self._ticks) < RELAXED_TICKS and (
-            since is None or time.monotonic() - since < RELAXED_SECONDS
-        )
+        """Whether what isn't durable, on its way or not, is within the bound."""
+        first = self._first_pending if self._first_sent is None else self._first_sent
+        at_risk = len(self._ticks) + self._sent
+        return at_risk <= RELAXED_TICKS and time.monotonic() - first < RELAXED_SECONDS
 
     def _may_run_ahead(self, tick: Tick, commands: Sequence[Command]) -> bool:
-        if not self._relaxed or self._commands or isinstance(tick, _ALWAYS_STRICT):
+        # Nothing overtakes commands that have to wait: what they begin was there first.
+        if not self._relaxed or self._commands or self._held or isinstance(tick, _ALWAYS_STRICT):
             return False
         if any(isinstance(command, Publish | Finish) for command in commands):
             return False
-        if self._at_risk_since is None:
-            self._at_risk_since = time.monotonic()
         return self._within_risk()
 
     def _summary(self) -> bytes:
@@ -189,7 +198,7 @@ class Committer:
                 "activeSteps": active[:8],
                 "pendingEvents": max(0, len(state.works) - len(active)),
                 "lastStep": state.last_step,
-                "lastProgressTime": state.last_time,
+                "lastProgressTime": state.progressed_at or state.last_time,
                 "replayedSteps": state.replayed,
                 "waiting": bool(state.works)
                 and all(not q.active and not q.queued for q in state.steps.values()),

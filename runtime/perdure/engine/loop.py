@@ -13,24 +13,23 @@ import datetime
 import logging
 import threading
 import time as clock_module
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import Any, Protocol
 
 from perdure.engine.claims import Claims
 from perdure.engine.committer import Committer
+from perdure.engine.failures import failure_of
 from perdure.engine.gate import Gate
 from perdure.engine.graph import Graph
 from perdure.engine.journal import Journal
 from perdure.engine.model import (
+    Begin,
     Codec,
     Command,
     Drain,
     Due,
     Ending,
     Failed,
-    Failure,
     Finish,
     Halted,
     Payload,
@@ -48,12 +47,11 @@ from perdure.engine.model import (
 )
 from perdure.engine.reduce import reduce
 from perdure.errors import LeaseLostError, WorkflowRuntimeError
-from perdure.events import Event, StepFailedEvent
+from perdure.events import Event, StepFailedEvent, load_exception
 
 log = logging.getLogger("perdure.engine")
 
 CANCEL_GRACE = 0.5  # seconds that steps have to end in once the run has
-TRACEBACK_CHARS = 8000
 
 
 class Host(Protocol):
@@ -118,10 +116,16 @@ class Loop:
         self.state = state
         self.codec = codec
         self.now = now
+        # Why the run failed, or which steps were running when its time was over.
         self.error: BaseException | None = None
+        self.attempts: int | None = None
+        self.elapsed: float | None = None
+        self.timed_out_steps: list[str] = []
+        self._errors: dict[int, BaseException] = {}  # the last one of each work that is tried again
         self._host = host
         self._gate = gate
-        self._timeout = timeout
+        self.timeout = timeout
+        self._untimed = timeout is not None
         self._aio = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._claims = Claims(state)
@@ -129,6 +133,7 @@ class Loop:
         self._stopped = False
         self._stopping: asyncio.Task[None] | None = None
         self._timers: set[asyncio.TimerHandle] = set()
+        self._wait_timers: dict[tuple[int, str], asyncio.TimerHandle] = {}
         self._held: list[Start] = []
         self._opened: asyncio.Event | None = None
         self._committer = (
@@ -139,8 +144,6 @@ class Loop:
         self._drained: asyncio.Future[None] | None = None
         if gate is not None:
             gate.when_opened(self._opened_from_thread)
-        if timeout is not None:
-            self._arm(max(0.0, timeout - self.alive()), self._timed_out)
 
     # --- what happened ----------------------------------------------------------------------------
 
@@ -172,6 +175,8 @@ class Loop:
             return
         if self._stopped or self.state.ending is not None:
             return
+        if self._untimed and isinstance(tick, Begin | Takeover):
+            self._aio.call_soon(self._arm_timeout)
         try:
             commands: Sequence[Command] = reduce(self.graph, self.state, tick)
         except Exception as error:  # a bug in the rules must end the run, not leave it hanging
@@ -260,6 +265,9 @@ class Loop:
         work = invocation.work
         try:
             result = await self._host.call(invocation)
+            if invocation.closed:
+                log.warning("dropped what step %s returned: it had ended before", work.step)
+                return
             tick: Tick = self._returned(invocation, result)
         except asyncio.CancelledError as error:
             if invocation.closed or self._stopped:
@@ -275,6 +283,8 @@ class Loop:
         if not invocation.closed:
             invocation.closed = True
             self._open.pop(work.id, None)
+            if self._errors and isinstance(tick, Returned):
+                self._errors.pop(work.id, None)
             self.submit(tick)
             self.check_drained()
 
@@ -317,14 +327,11 @@ class Loop:
         self._claims.give_back(work.id)
         now = self.now()
         first_at = work.first_at or now - (clock_module.monotonic() - invocation.started)
-        text = "".join(traceback.format_exception(type(error), error, _of_the_step(error)))
-        kind = type(error)
-        failure = Failure(
-            type=f"{kind.__module__}.{kind.__qualname__}",
-            message=str(error),
-            traceback=_cut(text),
-        )
-        retry_at = self._retry_at(work, error, now - first_at, now)
+        try:
+            retry_at = self._retry_at(work, error, now - first_at, now)
+        except Exception as broken:  # a policy that raises decides nothing: its error is the step's
+            broken.__cause__ = error
+            error, retry_at = broken, None
         recovery = None
         handler = self.graph.steps[work.step].handler
         if retry_at is None and handler is not None:
@@ -333,10 +340,13 @@ class Loop:
                 recovery = self.payload(self._step_failed(work, error, now - first_at, now))
         if retry_at is None and recovery is None:
             self.error = error
+            self.attempts, self.elapsed = work.attempts + 1, now - first_at
+        elif retry_at is not None:
+            self._errors[work.id] = error
         return Failed(
             time=now,
             work=work.id,
-            failure=failure,
+            failure=failure_of(error),
             first_at=first_at,
             retry_at=retry_at,
             recovery=recovery,
@@ -358,6 +368,15 @@ class Loop:
             elapsed_seconds=elapsed,
             failed_at=datetime.datetime.fromtimestamp(now, datetime.UTC),
         )
+
+    def last_error(self, work: Work) -> Exception | None:
+        """What the last try of `work` raised; built again from its name and message after a restart."""
+        error = self._errors.get(work.id)
+        if error is None and work.failure is not None:
+            return load_exception(
+                {"exception_type": work.failure.type, "exception_message": work.failure.message}
+            )
+        return error if isinstance(error, Exception) else None
 
     async def in_thread(self, function: Callable[[], Any]) -> Any:
         """Run a step that isn't async; contextvars go with it."""
@@ -403,26 +422,40 @@ class Loop:
 
     # --- time -----------------------------------------------------------------------------------------
 
-    def _arm(self, delay: float, callback: Callable[[], None]) -> None:
+    def _arm(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         def fire() -> None:
             self._timers.discard(handle)
             callback()
 
         handle = self._aio.call_later(max(0.0, delay), fire)
         self._timers.add(handle)
+        return handle
+
+    def disarm(self, work: int, key: str) -> None:
+        """Forget the timer of a wait that is over: it might keep its step's memory for days."""
+        handle = self._wait_timers.pop((work, key), None)
+        if handle is not None:
+            handle.cancel()
+            self._timers.discard(handle)
 
     def _wake(self, command: Wake) -> None:
         if command.key is None:
             self._arm(command.at - self.now(), lambda: self.submit(Due(self.now(), command.work)))
         else:
             key = command.key
-            self._arm(
+            self._wait_timers[command.work, key] = self._arm(
                 command.at - self.now(), lambda: self.submit(WaitEnded(self.now(), command.work, key, None))
             )
 
+    def _arm_timeout(self) -> None:
+        # Not before the first tick: only a takeover knows how long no process was alive.
+        self._untimed = False
+        if self.timeout is not None and not self._stopped:
+            self._arm(self.timeout - self.alive(), self._timed_out)
+
     def _timed_out(self) -> None:
-        steps = sorted({i.work.step for i in self._open.values()})
-        self.halt("TimedOut", f"Operation timed out after {self._timeout} seconds. Active steps: {steps}")
+        steps = self.timed_out_steps = sorted(set(self.active_steps))
+        self.halt("TimedOut", f"Operation timed out after {self.timeout} seconds. Active steps: {steps}")
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -497,20 +530,3 @@ class Loop:
         self, invocation: Invocation, event: Event, expected: Sequence[type[Event]], buffer_id: str
     ) -> list[Event] | None:
         return self._claims.collect(invocation.work, self.payload(event), expected, buffer_id)
-
-
-def _of_the_step(error: BaseException) -> TracebackType | None:
-    """The traceback from the step's own code on: what leads there tells its author nothing."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("perdure."):
-        trace = trace.tb_next
-    return trace or error.__traceback__
-
-
-def _cut(text: str) -> str:
-    """At most TRACEBACK_CHARS of a traceback: its beginning, and its end."""
-    if len(text) <= TRACEBACK_CHARS:
-        return text
-    mark = "\n[...]\n"
-    half = (TRACEBACK_CHARS - len(mark)) // 2
-    return text[:half] + mark + text[-half:]

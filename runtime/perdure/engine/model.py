@@ -184,6 +184,13 @@ class WaitEnded(msgspec.Struct, array_like=True, tag="woke"):
     event: Payload | None
 
 
+class WaitLeft(msgspec.Struct, array_like=True, tag="left"):
+    """A step gave a wait up: its own timeout, or another wait, was first."""
+
+    work: int
+    key: str
+
+
 class Due(msgspec.Struct, array_like=True, tag="due"):
     """The delay of a retry is over."""
 
@@ -209,7 +216,7 @@ class Halted(msgspec.Struct, array_like=True, tag="halt"):
 
 Tick = (
     Begin | Takeover | External | Sent | Published | Wrote | Returned | Failed | WaitBegan | WaitEnded
-    | Due | Drain | Halted
+    | WaitLeft | Due | Drain | Halted
 )  # fmt: skip
 
 
@@ -251,21 +258,29 @@ class Wait(msgspec.Struct, array_like=True):
 
 
 class StepQueue(msgspec.Struct, array_like=True):
-    """The work of one step: ids queued (head first), ids that hold a worker slot, ids that wait."""
+    """The work of one step: ids queued (head first), ids that hold a worker slot, ids that wait.
+
+    answered: those among the queued whose wait got its answer, so that they go on rather than begin.
+    """
 
     queued: deque  # type: ignore[type-arg]
     active: set[int]
     waiting: set[int]
+    answered: set[int] = set()
 
 
 class Stream(msgspec.Struct, array_like=True):
-    """The descendants of one returned list: closes when none of them is open any more."""
+    """The descendants of one returned list: closes when none of them is open any more.
+
+    recoveries: those of the lineage that the list's producer is of.
+    """
 
     producer: str
     parent: int
     open: int
     items: dict[str, list[Payload]]
     released: set[str]
+    recoveries: dict[str, int] | None = None
 
 
 class Value(msgspec.Struct, array_like=True):
@@ -300,14 +315,16 @@ class State(msgspec.Struct):
     works: dict[int, Work] = {}
     steps: dict[str, StepQueue] = {}
     streams: dict[int, Stream] = {}
-    joins: dict[str, list[list[Payload]]] = {}
+    joins: dict[str, list[list[tuple[Payload, dict[str, int] | None]]]] = {}
     buffers: dict[str, list[Claim]] = {}
     early: list[Payload] = []
+    awaited: dict[str, set[int]] = {}  # works with an open wait, by its event's type
     store: dict[str, Value] = {}
     completed: int = 0
     replayed: int = 0
     last_step: str = ""
-    last_time: float = 0.0
+    last_time: float = 0.0  # of the last tick
+    progressed_at: float = 0.0  # when a step last completed
 
 
 # --- commands: what to do, once the ticks before are durable ----------------------------------------

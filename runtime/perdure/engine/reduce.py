@@ -6,12 +6,12 @@ in place, so that `fold(log)` and the live engine are the same code.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from perdure.engine.graph import Graph, Target
+from perdure.engine import waits
+from perdure.engine.graph import Graph
 from perdure.engine.model import (
     Begin,
     Command,
@@ -25,24 +25,22 @@ from perdure.engine.model import (
     Payload,
     Publish,
     Published,
-    Resume,
     Returned,
     Sent,
-    Start,
     State,
-    StepQueue,
-    Stream,
     Takeover,
     Tick,
     Unhandled,
     Value,
-    Wait,
     WaitBegan,
     WaitEnded,
+    WaitLeft,
     Wake,
     Work,
     Wrote,
 )
+from perdure.engine.queues import enqueue, fill, new_work, release
+from perdure.engine.streams import gather, join, leave_stream, open_stream
 from perdure.events import InputRequiredEvent, StopEvent
 
 MAX_EARLY = 1000
@@ -59,76 +57,17 @@ def reduce(graph: Graph, state: State, tick: Tick) -> list[Command]:
     return out
 
 
-# --- queues and worker slots ------------------------------------------------------------------------
-
-
-def _queue(state: State, step: str) -> StepQueue:
-    queue = state.steps.get(step)
-    if queue is None:
-        queue = state.steps[step] = StepQueue(queued=deque(), active=set(), waiting=set())
-    return queue
-
-
-def _enqueue(graph: Graph, state: State, work: Work, out: list[Command], *, head: bool = False) -> None:
-    queue = _queue(state, work.step)
-    if len(queue.active) < graph.steps[work.step].limit and not state.draining and not (queue.queued):
-        queue.active.add(work.id)
-        out.append(Start(work))
-    elif head:
-        queue.queued.appendleft(work.id)
-        _fill(graph, state, work.step, out)
-    else:
-        queue.queued.append(work.id)
-
-
-def _fill(graph: Graph, state: State, step: str, out: list[Command]) -> None:
-    """Give free worker slots of `step` to the head of its queue."""
-    if state.draining:
-        return
-    queue = _queue(state, step)
-    limit = graph.steps[step].limit
-    while queue.queued and len(queue.active) < limit:
-        number = queue.queued.popleft()
-        queue.active.add(number)
-        work = state.works[number]
-        if number in queue.waiting:
-            queue.waiting.discard(number)
-            out.append(Resume(work))
-        else:
-            out.append(Start(work))
-
-
-def _new_work(
-    graph: Graph,
-    state: State,
-    step: str,
-    events: list[Payload],
-    out: list[Command],
-    *,
-    stream: int = 0,
-    recoveries: dict[str, int] | None = None,
-) -> None:
-    work = Work(id=state.next_id, step=step, events=events, stream=stream, recoveries=recoveries)
-    state.next_id += 1
-    state.works[work.id] = work
-    if stream:
-        state.streams[stream].open += 1
-    _enqueue(graph, state, work, out)
-
-
 def _end_work(graph: Graph, state: State, work: Work, out: list[Command]) -> None:
     """`work` is done with: free its slot, start the next, close the stream it was the last of."""
     del state.works[work.id]
+    if work.waits:
+        waits.forget(state, work)
     queue = state.steps[work.step]
-    queue.active.discard(work.id)
-    queue.waiting.discard(work.id)
+    release(queue, work.id)
     if queue.queued:
-        _fill(graph, state, work.step, out)
+        fill(graph, state, work.step, out)
     if work.stream:
-        _leave_stream(graph, state, work.stream, out)
-
-
-# --- routing and streams ----------------------------------------------------------------------------
+        leave_stream(graph, state, work.stream, out)
 
 
 def _emit(
@@ -140,93 +79,40 @@ def _emit(
     stream: int = 0,
     recoveries: dict[str, int] | None = None,
     step: str | None = None,
-) -> None:
-    """Deliver an event to every step that accepts it, or to `step` alone."""
-    event = payload.event
-    targets = graph.route(type(event))
-    if step is not None:
-        targets = tuple(t for t in targets if t.step == step)
-    delivered = False
-    for target in targets:
+) -> bool:
+    """Deliver an event to who waits for it and to every step that accepts it, or to `step` alone.
+
+    A step that it wakes doesn't get it as input as well. Returns whether it went anywhere.
+    """
+    woken = waits.answer(graph, state, payload, out) if step is None else ()
+    delivered = bool(woken)
+    for target in graph.route(type(payload.event)):
+        if target.step in woken or (step is not None and target.step != step):
+            continue
         if target.is_list:
-            delivered = _gather(graph, state, target, payload, out, stream) or delivered
+            delivered = gather(graph, state, target, payload, out, stream) or delivered
         elif graph.steps[target.step].slots > 1:
-            _join(graph, state, target, payload, out, stream, recoveries)
+            join(graph, state, target, payload, out, stream, recoveries)
             delivered = True
         else:
-            _new_work(graph, state, target.step, [payload], out, stream=stream, recoveries=recoveries)
+            new_work(graph, state, target.step, [payload], out, stream=stream, recoveries=recoveries)
             delivered = True
-    if isinstance(event, InputRequiredEvent):
+    return delivered
+
+
+def _unhandled(graph: Graph, payload: Payload, out: list[Command]) -> None:
+    taken = graph.route(type(payload.event))
+    out.append(Unhandled(payload, "it is of no list that a step returned" if taken else "no step accepts it"))
+
+
+def _emit_returned(
+    graph: Graph, state: State, work: Work, payload: Payload, out: list[Command], stream: int
+) -> None:
+    delivered = _emit(graph, state, payload, out, stream=stream, recoveries=work.recoveries)
+    if isinstance(payload.event, InputRequiredEvent):
         out.append(Publish(payload))
     elif not delivered:
-        reason = "it is of no list that a step returned" if targets else "no step accepts it"
-        out.append(Unhandled(payload, reason))
-
-
-def _gather(
-    graph: Graph, state: State, target: Target, payload: Payload, out: list[Command], number: int
-) -> bool:
-    if not number:
-        return False
-    stream = state.streams[number]
-    items = stream.items.setdefault(target.step, [])
-    if target.step in stream.released:
-        return True
-    items.append(payload)
-    if target.take is not None and len(items) == target.take:
-        stream.released.add(target.step)
-        stream.items[target.step] = []
-        _new_work(graph, state, target.step, items, out, stream=stream.parent)
-    return True
-
-
-def _join(
-    graph: Graph,
-    state: State,
-    target: Target,
-    payload: Payload,
-    out: list[Command],
-    stream: int,
-    recoveries: dict[str, int] | None,
-) -> None:
-    """Keep the event until each parameter of the step has one, per stream."""
-    key = f"{target.step}/{stream}"
-    slots = state.joins.get(key)
-    if slots is None:
-        slots = state.joins[key] = [[] for _ in range(graph.steps[target.step].slots)]
-    slots[target.slot].append(payload)
-    if all(slots):
-        events = [slot.pop(0) for slot in slots]
-        if not any(slots):
-            del state.joins[key]
-        _new_work(graph, state, target.step, events, out, stream=stream, recoveries=recoveries)
-
-
-def _open_stream(state: State, work: Work) -> int:
-    number = state.next_id
-    state.next_id += 1
-    # It is open once for its producer, until all of the list is out, so that it can't close between.
-    state.streams[number] = Stream(producer=work.step, parent=work.stream, open=1, items={}, released=set())
-    if work.stream:
-        state.streams[work.stream].open += 1
-    return number
-
-
-def _leave_stream(graph: Graph, state: State, number: int, out: list[Command]) -> None:
-    """One descendant less; the last closes the stream, which calls the steps that take its list."""
-    stream = state.streams[number]
-    stream.open -= 1
-    if stream.open:
-        return
-    del state.streams[number]
-    steps = dict.fromkeys(graph.collectors.get(stream.producer, ()))
-    steps.update(dict.fromkeys(stream.items))
-    for step in steps:
-        state.joins.pop(f"{step}/{number}", None)
-        if step not in stream.released:
-            _new_work(graph, state, step, stream.items.get(step, []), out, stream=stream.parent)
-    if stream.parent:
-        _leave_stream(graph, state, stream.parent, out)
+        _unhandled(graph, payload, out)
 
 
 # --- the rules, one for each tick ---------------------------------------------------------------------
@@ -250,32 +136,29 @@ def _takeover(graph: Graph, state: State, tick: Takeover, out: list[Command]) ->
     for step, queue in state.steps.items():
         cut = sorted(queue.active)
         state.replayed += len(cut)
-        again = sorted(queue.active | queue.waiting)
-        answered = [number for number in queue.queued if number in queue.waiting]
-        for number in answered:
-            queue.queued.remove(number)
+        again = sorted(queue.active | queue.waiting | queue.answered)
+        if queue.answered:
+            queue.queued = deque(number for number in queue.queued if number not in queue.answered)
         queue.active.clear()
         queue.waiting.clear()
+        queue.answered.clear()
         queue.queued.extendleft(reversed(again))
-        _fill(graph, state, step, out)
+        fill(graph, state, step, out)
     for work in state.works.values():
         if work.retry_at is not None:
             out.append(Wake(work.retry_at, work.id))
 
 
 def _external(graph: Graph, state: State, tick: External, out: list[Command]) -> None:
-    woken = False
-    event = tick.event.event
-    if tick.step is None:
-        woken = _answer(graph, state, tick.event, out)
-    takers = graph.route(type(event))
-    if takers or not woken:
-        if not takers and tick.step is None:
-            # Nobody takes it yet: a wait that registers later is to find it.
-            state.early.append(tick.event)
-            del state.early[:-MAX_EARLY]
-            return
-        _emit(graph, state, tick.event, out, step=tick.step)
+    state.last_time = tick.time
+    if _emit(graph, state, tick.event, out, step=tick.step):
+        return
+    if tick.step is None and not graph.route(type(tick.event.event)):
+        # Nobody takes it yet: a wait that registers later is to find it.
+        state.early.append(tick.event)
+        del state.early[:-MAX_EARLY]
+        return
+    _unhandled(graph, tick.event, out)
 
 
 def _remember(known: list[bytes] | None, tick: Sent | Published) -> list[bytes]:
@@ -291,10 +174,8 @@ def _sent(graph: Graph, state: State, tick: Sent, out: list[Command]) -> None:
     if work is None:
         return
     work.sent = _remember(work.sent, tick)
-    woken = tick.step is None and _answer(graph, state, tick.event, out)
-    if woken and not graph.route(type(tick.event.event)):
-        return
-    _emit(graph, state, tick.event, out, recoveries=work.recoveries, step=tick.step)
+    if not _emit(graph, state, tick.event, out, recoveries=work.recoveries, step=tick.step):
+        _unhandled(graph, tick.event, out)
 
 
 def _published(graph: Graph, state: State, tick: Published, out: list[Command]) -> None:
@@ -320,20 +201,20 @@ def _returned(graph: Graph, state: State, tick: Returned, out: list[Command]) ->
         return
     state.completed += 1
     state.last_step = work.step
-    state.last_time = tick.time
+    state.last_time = state.progressed_at = tick.time
     if tick.added or tick.taken:
         _settle_claims(state, work, tick)
     if tick.many:
-        stream = _open_stream(state, work)
+        stream = open_stream(state, work)
         for payload in tick.events:
-            _emit(graph, state, payload, out, stream=stream, recoveries=work.recoveries)
-        _leave_stream(graph, state, stream, out)
+            _emit_returned(graph, state, work, payload, out, stream)
+        leave_stream(graph, state, stream, out)
     else:
         for payload in tick.events:
             if isinstance(payload.event, StopEvent):
                 _finish(state, Ending(reason="Completed", step=work.step, stop=payload), out)
                 return
-            _emit(graph, state, payload, out, stream=work.stream, recoveries=work.recoveries)
+            _emit_returned(graph, state, work, payload, out, work.stream)
     _end_work(graph, state, work, out)
 
 
@@ -362,6 +243,7 @@ def _failed(graph: Graph, state: State, tick: Failed, out: list[Command]) -> Non
     work = state.works.get(tick.work)
     if work is None:
         return
+    state.last_time = tick.time
     work.failure = tick.failure
     work.first_at = tick.first_at
     work.failed_at = tick.time
@@ -369,9 +251,9 @@ def _failed(graph: Graph, state: State, tick: Failed, out: list[Command]) -> Non
         work.attempts += 1
         work.retry_at = tick.retry_at
         work.sent = work.published = None  # a retry is a new try: what it sends is sent
-        state.steps[work.step].active.discard(work.id)
+        release(state.steps[work.step], work.id)
         out.append(Wake(tick.retry_at, work.id))
-        _fill(graph, state, work.step, out)
+        fill(graph, state, work.step, out)
         return
     handler = graph.steps[work.step].handler
     if tick.recovery is None or handler is None:
@@ -383,96 +265,21 @@ def _failed(graph: Graph, state: State, tick: Failed, out: list[Command]) -> Non
         return
     recoveries = dict(work.recoveries or {})
     recoveries[handler] = recoveries.get(handler, 0) + 1
-    _new_work(graph, state, handler, [tick.recovery], out, stream=work.stream, recoveries=recoveries)
+    new_work(graph, state, handler, [tick.recovery], out, stream=work.stream, recoveries=recoveries)
     _end_work(graph, state, work, out)
 
 
 def _due(graph: Graph, state: State, tick: Due, out: list[Command]) -> None:
+    state.last_time = tick.time
     work = state.works.get(tick.work)
     if work is None or work.retry_at is None:
         return
     work.retry_at = None
-    _enqueue(graph, state, work, out, head=True)
-
-
-def _wait_began(graph: Graph, state: State, tick: WaitBegan, out: list[Command]) -> None:
-    work = state.works.get(tick.work)
-    if work is None:
-        return
-    wait = Wait(type=tick.kind, requirements=tick.requirements, deadline=tick.deadline)
-    if work.waits is None:
-        work.waits = {}
-    again = tick.key in work.waits
-    if again:
-        wait.deadline = work.waits[tick.key].deadline
-    work.waits[tick.key] = wait
-    if tick.prompt is not None and not again:
-        out.append(Publish(tick.prompt))
-    for index, payload in enumerate(state.early):
-        if _matches(wait, payload):
-            wait.event = payload
-            del state.early[index]
-            break
-    queue = state.steps[work.step]
-    if wait.event is not None:
-        out.append(Resume(work))
-        return
-    queue.active.discard(work.id)
-    queue.waiting.add(work.id)
-    if wait.deadline is not None:
-        out.append(Wake(wait.deadline, work.id, tick.key))
-    _fill(graph, state, work.step, out)
-
-
-def _wait_ended(graph: Graph, state: State, tick: WaitEnded, out: list[Command]) -> None:
-    work = state.works.get(tick.work)
-    wait = (work.waits or {}).get(tick.key) if work is not None else None
-    if work is None or wait is None or wait.event is not None or wait.over:
-        return
-    wait.event, wait.over = tick.event, tick.event is None
-    _requeue_waiter(graph, state, work, out)
-
-
-def _requeue_waiter(graph: Graph, state: State, work: Work, out: list[Command]) -> None:
-    # A live waiter holds no worker slot; it has to take one again before it goes on.
-    queue = state.steps[work.step]
-    if work.id in queue.active:
-        out.append(Resume(work))
-    elif work.id not in queue.queued:
-        queue.queued.appendleft(work.id)
-        _fill(graph, state, work.step, out)
-
-
-def _answer(graph: Graph, state: State, payload: Payload, out: list[Command]) -> bool:
-    """Give `payload` to every wait that it answers."""
-    woken = False
-    for queue in list(state.steps.values()):
-        for number in sorted(queue.waiting):
-            work = state.works[number]
-            for wait in (work.waits or {}).values():
-                if wait.event is None and not wait.over and _matches(wait, payload):
-                    wait.event = payload
-                    woken = True
-                    _requeue_waiter(graph, state, work, out)
-                    break  # two waits of one invocation don't both take the first event
-    return woken
-
-
-def type_name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _matches(wait: Wait, payload: Payload) -> bool:
-    event = payload.event
-    if type_name(type(event)) != wait.type:
-        return False
-    if wait.requirements is None:
-        return True
-    wanted: dict[str, Any] = json.loads(wait.requirements)
-    return all(getattr(event, name, None) == value for name, value in wanted.items())
+    enqueue(graph, state, work, out, head=True)
 
 
 def _drain(graph: Graph, state: State, tick: Drain, out: list[Command]) -> None:
+    state.last_time = tick.time
     state.draining = True
 
 
@@ -494,6 +301,7 @@ def _finish(state: State, ending: Ending, out: list[Command]) -> None:
     state.joins.clear()
     state.buffers.clear()
     state.early.clear()
+    state.awaited.clear()
     out.append(Finish(ending))
 
 
@@ -507,8 +315,9 @@ _RULES: dict[type, Callable[[Graph, State, Any, list[Command]], None]] = {
     Returned: _returned,
     Failed: _failed,
     Due: _due,
-    WaitBegan: _wait_began,
-    WaitEnded: _wait_ended,
+    WaitBegan: waits.began,
+    WaitEnded: waits.ended,
+    WaitLeft: waits.left,
     Drain: _drain,
     Halted: _halted,
 }

@@ -1,0 +1,152 @@
+"""Waits of running steps: open, answered, over or left; and what came before anybody waited for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Set
+from typing import Any
+
+from perdure.engine.graph import Graph
+from perdure.engine.model import (
+    Command,
+    Payload,
+    Publish,
+    Resume,
+    State,
+    Wait,
+    WaitBegan,
+    WaitEnded,
+    WaitLeft,
+    Wake,
+    Work,
+)
+from perdure.engine.queues import fill, release
+
+_NOBODY: frozenset[str] = frozenset()
+
+
+def type_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def began(graph: Graph, state: State, tick: WaitBegan, out: list[Command]) -> None:
+    work = state.works.get(tick.work)
+    if work is None:
+        return
+    wait = Wait(type=tick.kind, requirements=tick.requirements, deadline=tick.deadline)
+    if work.waits is None:
+        work.waits = {}
+    known = work.waits.get(tick.key)
+    if known is not None:
+        wait.deadline = known.deadline
+    work.waits[tick.key] = wait
+    if tick.prompt is not None and known is None:
+        out.append(Publish(tick.prompt))
+    for index, payload in enumerate(state.early):
+        if _matches(wait, payload):
+            wait.event = payload
+            del state.early[index]
+            _close(state, work, wait)
+            out.append(Resume(work))
+            return
+    if wait.type:
+        state.awaited.setdefault(wait.type, set()).add(work.id)
+    queue = state.steps[work.step]
+    queue.active.discard(work.id)
+    queue.waiting.add(work.id)
+    if wait.deadline is not None:
+        out.append(Wake(wait.deadline, work.id, tick.key))
+    fill(graph, state, work.step, out)
+
+
+def ended(graph: Graph, state: State, tick: WaitEnded, out: list[Command]) -> None:
+    state.last_time = tick.time
+    work = state.works.get(tick.work)
+    wait = (work.waits or {}).get(tick.key) if work is not None else None
+    if work is None or wait is None or not _is_open(wait):
+        return
+    wait.event, wait.over = tick.event, tick.event is None
+    _close(state, work, wait)
+    _go_on(graph, state, work, out)
+
+
+def left(graph: Graph, state: State, tick: WaitLeft, out: list[Command]) -> None:
+    """The step's own code goes on without the answer, so it holds a slot again, free or not."""
+    work = state.works.get(tick.work)
+    wait = (work.waits or {}).get(tick.key) if work is not None else None
+    if work is None or wait is None:
+        return
+    if _is_open(wait):
+        assert work.waits is not None
+        del work.waits[tick.key]
+        _close(state, work, wait)
+    queue = state.steps[work.step]
+    release(queue, work.id)
+    queue.active.add(work.id)
+
+
+def answer(graph: Graph, state: State, payload: Payload, out: list[Command]) -> Set[str]:
+    """Give `payload` to every invocation with a wait that it answers; returns their steps.
+
+    One that is queued for its slot, or not yet run again after a takeover, finds it when it comes to
+    its wait.
+    """
+    if not state.awaited:
+        return _NOBODY
+    kind = type_name(type(payload.event))
+    woken: set[str] = set()
+    for number in sorted(state.awaited.get(kind, ())):
+        work = state.works[number]
+        # Two waits of one invocation don't both take the first event.
+        for wait in (work.waits or {}).values():
+            if _is_open(wait) and _matches(wait, payload):
+                wait.event = payload
+                _close(state, work, wait)
+                _go_on(graph, state, work, out)
+                woken.add(work.step)
+                break
+    return woken
+
+
+def forget(state: State, work: Work) -> None:
+    """`work` is done with, and what it still waited for, too."""
+    for wait in (work.waits or {}).values():
+        if _is_open(wait):
+            wait.over = True
+            _close(state, work, wait)
+
+
+def _is_open(wait: Wait) -> bool:
+    return wait.event is None and not wait.over
+
+
+def _close(state: State, work: Work, wait: Wait) -> None:
+    """Nobody looks for `work` by this wait any more, unless by another one of the same type."""
+    numbers = state.awaited.get(wait.type)
+    if numbers is None or any(_is_open(w) and w.type == wait.type for w in (work.waits or {}).values()):
+        return
+    numbers.discard(work.id)
+    if not numbers:
+        del state.awaited[wait.type]
+
+
+def _go_on(graph: Graph, state: State, work: Work, out: list[Command]) -> None:
+    queue = state.steps[work.step]
+    if work.id in queue.active:
+        out.append(Resume(work))
+    elif work.id in queue.waiting:
+        # A live waiter holds no worker slot; it has to take one again before it goes on.
+        queue.waiting.discard(work.id)
+        queue.answered.add(work.id)
+        queue.queued.appendleft(work.id)
+        fill(graph, state, work.step, out)
+
+
+def _matches(wait: Wait, payload: Payload) -> bool:
+    event = payload.event
+    if type_name(type(event)) != wait.type:
+        return False
+    if wait.requirements is None:
+        return True
+    wanted: dict[str, Any] = json.loads(wait.requirements)
+    return all(getattr(event, name, None) == value for name, value in wanted.items())
