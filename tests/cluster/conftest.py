@@ -1,7 +1,7 @@
 """One real cluster for the whole session; each test leaves it as it found it.
 
 PERDURE_CLUSTER names the cluster. One that is up already is used, and one that PERDURE_CLUSTER_KEEP=1
-asks to keep is left standing.
+asks to keep is left standing; PERDURE_CLUSTER_KEEP=installed takes the Perdure that is on it, too.
 """
 
 from __future__ import annotations
@@ -62,25 +62,31 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     name = os.environ.get("PERDURE_CLUSTER", "perdure-test")
+    keep = os.environ.get("PERDURE_CLUSTER_KEEP", "")
     say(f"bringing up the cluster {name}")
     up = Cluster.up(name)
     try:
-        say("building and loading the image")
-        up.build_image()
-        say("installing the charts")
-        try:
-            up.install()
-        except CommandFailed:
-            say(up.story(NAMESPACE))
-            raise
+        if keep != "installed":
+            install(up)
         up.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)
         up.kubectl("create", "namespace", NAMESPACE)
         files = [f"--from-file={path}" for path in SOURCES]
         up.kubectl("-n", NAMESPACE, "create", "configmap", "workflows", *files)
         yield up
     finally:
-        if os.environ.get("PERDURE_CLUSTER_KEEP") != "1":
+        if not keep:
             up.down()
+
+
+def install(cluster: Cluster) -> None:
+    say("building and loading the image")
+    cluster.build_image()
+    say("installing the charts")
+    try:
+        cluster.install()
+    except CommandFailed:
+        say(cluster.story(NAMESPACE))
+        raise
 
 
 @pytest.fixture(scope="session")
