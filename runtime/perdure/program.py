@@ -140,13 +140,20 @@ async def _open(
 ) -> Run | StopEvent:
     run = store.run(NAMESPACE, run_id)
     await run.init(input_record(fields))
-    epoch = await _free_epoch(run, run_id, wait=wait)
-    if isinstance(epoch, bytes):
-        return recorded_result(workflow, epoch)
-    holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
-    session = RunSession(run, epoch=epoch, holder=holder)
-    sent_at = time.monotonic()
-    acquired = await session.acquire(int(LEASE_SECONDS * 1000))
+    while True:
+        epoch = await _free_epoch(run, run_id, wait=wait)
+        if isinstance(epoch, bytes):
+            return recorded_result(workflow, epoch)
+        holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
+        session = RunSession(run, epoch=epoch, holder=holder)
+        sent_at = time.monotonic()
+        try:
+            acquired = await session.acquire(int(LEASE_SECONDS * 1000))
+            break
+        except RunEndedError as error:
+            return recorded_result(workflow, error.outcome)
+        except LeaseLostError:
+            continue  # another who asked for it at the same time was first, and holds it now
     snapshot, records = await session.load()
     gate = Gate()
     durable = DurableRun.start(

@@ -111,3 +111,14 @@ def test_a_run_id_that_can_not_be_a_key_is_refused(redis_url, run_id):
         await store.close()
 
     asyncio.run(go())
+
+
+def test_of_two_that_wait_for_the_same_run_both_get_its_result(redis_url):
+    async def go():
+        store, run_id = RedisStore.from_url(redis_url), secrets.token_hex(4)
+        both = [Counting().run(run_id=run_id, store=store, wait=True, upto=3) for _ in range(2)]
+        results = await asyncio.wait_for(asyncio.gather(*both), 20)
+        await store.close()
+        return results
+
+    assert asyncio.run(go()) == [[0, 1, 2]] * 2

@@ -39,11 +39,13 @@ async def observe_store(
     the same store claims an identity that the store doesn't have (it was wiped: say so, don't repair).
     """
     try:
+        # The run first: a server that restarts in between is then seen to be another one, and its
+        # leases, which may have run out while it was away, aren't judged.
+        facts = await store.run(namespace, uid).facts()
         server = await store.server()
         watch.answered(server, clock())
         create = may_create_id and not expected_id and server.role == "master"
         identity = await store.identity(namespace, create=create)
-        facts = await store.run(namespace, uid).facts()
     except (StoreUnavailableError, StoreAccessError) as error:
         watch.failed(clock())
         return watch.unreachable(str(error), clock())

@@ -207,6 +207,8 @@ class Child:
             try:
                 return await self._session.load()
             except StoreUnavailableError as error:
+                if self._draining.is_set():
+                    raise  # nothing was begun: end by oneself rather than by the kubelet's kill
                 self._store_waits(error)
                 await asyncio.sleep(0.5)
 

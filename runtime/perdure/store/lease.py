@@ -202,11 +202,12 @@ class Lease:
             thread.start()
 
     def stop(self) -> None:
-        """No more renewals, no more judgement; the lease itself is left to expire or to `release`."""
+        """No more renewals, no more judgement; the lease itself is left to expire or to `release`.
+
+        The timer stays armed: threads of the user's may run until the process is gone.
+        """
         with self._changed:
             self._stopped = True
-            if self._timer is not None:
-                self._timer.disarm()
             self._changed.notify_all()
         for thread in self._threads:
             if thread is not threading.current_thread():
