@@ -15,10 +15,12 @@ from perdure.context.context import Context, current_invocation, encode_engine, 
 from perdure.context.serializers import BaseSerializer
 from perdure.context.state_store import Change, InMemoryStateStore
 from perdure.engine.gate import Gate
+from perdure.engine.invocation import Invocation
 from perdure.engine.journal import Journal
-from perdure.engine.loop import Invocation, Loop
+from perdure.engine.loop import Loop
 from perdure.engine.model import Begin, Ending, External, State
 from perdure.engine.values import difference
+from perdure.engine.waits import type_name
 from perdure.errors import (
     CheckpointTooLargeError,
     WorkflowCancelledByUser,
@@ -28,9 +30,13 @@ from perdure.errors import (
 from perdure.events import (
     Event,
     StartEvent,
+    StepState,
+    StepStateChanged,
     StopEvent,
+    UnhandledEvent,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
+    WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
 
@@ -68,6 +74,7 @@ class Run:
         self._stream_more: asyncio.Event = asyncio.Event()
         self._stream_closed = False
         self._stream_read = False
+        self._exposed = False
         self.result: asyncio.Future[StopEvent] = asyncio.get_running_loop().create_future()
         self.loop = Loop(
             workflow._graph,
@@ -111,6 +118,18 @@ class Run:
 
     async def call(self, invocation: Invocation) -> Any:
         """Run the step of `invocation` with its events, resources and context."""
+        if not self._exposed:
+            return await self._call(invocation)
+        output: str | None = None
+        self._step_state(invocation, StepState.RUNNING)
+        try:
+            returned = await self._call(invocation)
+            output = None if returned is None else str(type(returned))
+        finally:
+            self._step_state(invocation, StepState.NOT_RUNNING, output)
+        return returned
+
+    async def _call(self, invocation: Invocation) -> Any:
         workflow, work = self.workflow, invocation.work
         config = workflow._graph.configs[work.step]
         function = workflow._step(work.step)
@@ -137,10 +156,38 @@ class Run:
         self._stream.append(event)
         self._stream_more.set()
 
+    def _step_state(self, invocation: Invocation, state: StepState, output: str | None = None) -> None:
+        work = invocation.work
+        self._tell(
+            StepStateChanged(
+                name=work.step,
+                step_state=state,
+                worker_id=str(work.id),
+                input_event_name=str(type(work.events[0].event)) if work.events else "[]",
+                output_event_name=output,
+            )
+        )
+
     def unhandled(self, event: Event, reason: str) -> None:
         log.warning(
             "%s: event %s goes nowhere: %s", self.workflow.workflow_name, type(event).__name__, reason
         )
+        kind = type(event)
+        idle = not self.loop.state.works
+        self._tell(UnhandledEvent(event_type=kind.__name__, qualified_name=type_name(kind), idle=idle))
+
+    def idle(self) -> None:
+        log.warning(
+            "%s: run %s has nothing in flight: no step ran into a StopEvent, and only an event from outside or "
+            "its timeout brings it on",
+            self.workflow.workflow_name, self.run_id,
+        )  # fmt: skip
+        self._tell(WorkflowIdleEvent())
+
+    def _tell(self, event: Event) -> None:
+        """An event of the engine's own, for a stream that was opened with `expose_internal`."""
+        if self._exposed:
+            self.show(event)
 
     def outcome(self, ending: Ending) -> bytes:
         """The JSON that the store keeps: reason, message, result or failure, and the StopEvent itself."""
@@ -259,6 +306,7 @@ class Run:
 
     async def stream_events(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
         """The run's events in publish order, to the last; each is given once."""
+        self._exposed = expose_internal
         if self._stream_read:
             raise WorkflowRuntimeError("All the streamed events have already been consumed.")
         while True:

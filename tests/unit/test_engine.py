@@ -2,12 +2,24 @@
 
 import asyncio
 import contextlib
+from typing import Annotated
 
 import pytest
 
-from perdure import Context, Workflow, step
+from perdure import Context, Workflow, catch_error, step
+from perdure.collect import Collect, Take
 from perdure.errors import WorkflowCancelledByUser, WorkflowRuntimeError, WorkflowTimeoutError
-from perdure.events import Event, StartEvent, StopEvent, WorkflowFailedEvent
+from perdure.events import (
+    Event,
+    StartEvent,
+    StepFailedEvent,
+    StepStateChanged,
+    StopEvent,
+    WorkflowFailedEvent,
+    WorkflowIdleEvent,
+    WorkflowTimedOutEvent,
+)
+from perdure.retry_policy import retry_policy, stop_after_attempt, wait_none
 
 
 class Item(Event):
@@ -339,7 +351,7 @@ def test_a_step_may_give_up_a_wait_by_a_timeout_of_its_own(answer):
         if answer:
             await handler.send_event(Answer(text="a"))
         result = await handler
-        return result, handler._run.loop._wait_timers
+        return result, handler._run.loop.timers._waits
 
     assert run(go()) == ([0, 1, 2], {})
 
@@ -357,3 +369,218 @@ def test_a_step_that_gave_up_its_wait_does_not_count_as_waiting():
         return await Runs().run()
 
     assert run(go()) == [0, 1]
+
+
+class Forgets(Workflow):
+    @step
+    async def start(self, ctx: Context, ev: StartEvent) -> StopEvent | None:
+        return None
+
+
+def test_a_run_with_nothing_in_flight_says_so_once(caplog):
+    async def go():
+        handler = Forgets(timeout=0.05).run()
+        with contextlib.suppress(WorkflowTimeoutError):
+            await handler
+        return [type(e) async for e in handler.stream_events()]
+
+    assert run(go()) == [WorkflowTimedOutEvent]
+    assert [r for r in caplog.text.splitlines() if "nothing in flight" in r][1:] == []
+    assert "nothing in flight" in caplog.text
+
+
+def test_the_engines_own_events_are_shown_to_who_asks_for_them():
+    async def go():
+        handler = Forgets(timeout=0.05).run()
+        return [type(e) async for e in handler.stream_events(expose_internal=True)]
+
+    assert run(go()) == [StepStateChanged, StepStateChanged, WorkflowIdleEvent, WorkflowTimedOutEvent]
+
+
+def test_the_event_of_a_timeout_names_the_steps_that_were_running():
+    async def go():
+        handler = Impatient(timeout=0.02).run(timeout=None)
+        with contextlib.suppress(WorkflowTimeoutError):
+            await handler
+        return handler.get_stop_event()
+
+    event = run(go())
+    assert (event.timeout, event.active_steps) == (0.02, ["ask"])
+
+
+class Stubborn(Workflow):
+    @step
+    async def start(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        while True:
+            try:
+                await asyncio.sleep(0.02)
+                if getattr(self, "free", False):
+                    return StopEvent()
+            except asyncio.CancelledError:
+                self.ignored = True
+
+
+def test_a_cancel_ends_the_run_though_a_step_ignores_it_and_its_late_return_is_dropped(caplog):
+    async def go():
+        workflow = Stubborn()
+        handler = workflow.run()
+        await asyncio.sleep(0.01)
+        await handler.cancel_run(timeout=3)
+        with pytest.raises(WorkflowCancelledByUser):
+            await handler
+        workflow.free = True
+        await asyncio.sleep(0.05)
+        return workflow.ignored
+
+    assert run(go())
+    assert "dropped what step start returned" in caplog.text
+
+
+class Retried(Workflow):
+    @step(retry_policy=retry_policy(wait=wait_none(), stop=stop_after_attempt(3)))
+    async def start(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        info = ctx.retry_info()
+        if info.retry_number == 2 and not ev.always:
+            return StopEvent(result=[info.last_exception.args, info.last_failed_at is not None])
+        raise LookupError("no", ctx.attempt)
+
+
+def test_retry_info_says_what_the_last_try_raised():
+    async def go():
+        return await Retried().run(always=False)
+
+    assert run(go()) == [("no", 1), True]
+
+
+def test_the_event_of_a_failure_counts_the_attempts():
+    async def go():
+        handler = Retried().run(always=True)
+        with contextlib.suppress(LookupError):
+            await handler
+        return handler.get_stop_event()
+
+    event = run(go())
+    assert (event.step_name, event.attempts) == ("start", 3)
+    assert event.elapsed_seconds < 5
+
+
+class Judge(Workflow):
+    @step(retry_policy=retry_policy(retry=lambda error: error.missing))
+    async def start(self, ev: StartEvent) -> StopEvent:
+        raise LookupError("no")
+
+
+def test_a_retry_policy_that_raises_fails_the_step_with_its_error():
+    async def go():
+        with pytest.raises(AttributeError) as caught:
+            await Judge().run()
+        return caught.value.__cause__
+
+    assert type(run(go())) is LookupError
+
+
+class Endless(Workflow):
+    """Its recovery leads back, by a list, to what fails."""
+
+    joined = 0
+
+    @step
+    async def start(self, ev: StartEvent) -> Go:
+        return Go()
+
+    @step
+    async def split(self, ev: Go) -> list[Item]:
+        return [Item(number=1)]
+
+    @step
+    async def join(self, events: list[Item]) -> StopEvent:
+        self.joined += 1
+        raise LookupError("join")
+
+    @catch_error
+    async def again(self, ev: StepFailedEvent) -> Go:
+        return Go()
+
+
+def test_a_recovery_that_leads_to_a_list_keeps_its_budget():
+    async def go():
+        workflow = Endless(disable_validation=True)
+        with pytest.raises(LookupError):
+            await workflow.run()
+        return workflow.joined
+
+    assert run(go()) == 2
+
+
+class Nested(Workflow):
+    @step
+    async def outer(self, ev: StartEvent) -> list[Go]:
+        return [Go(size=n) for n in ev.sizes]
+
+    @step
+    async def inner(self, ev: Go) -> list[Item]:
+        return [Item(number=n) for n in range(ev.size)]
+
+    @step
+    async def sum_up(self, events: list[Item]) -> Done:
+        return Done(number=sum(e.number for e in events))
+
+    @step
+    async def join(self, events: list[Done]) -> StopEvent:
+        return StopEvent(result=sorted(e.number for e in events))
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [3, 0, 5]])
+def test_a_list_within_a_list_is_joined_at_its_own_level(sizes):
+    async def go():
+        return await Nested().run(sizes=sizes)
+
+    assert run(go()) == sorted(sum(range(n)) for n in sizes)
+
+
+class First(Workflow):
+    @step
+    async def split(self, ev: StartEvent) -> list[Item]:
+        return [Item(number=n) for n in range(ev.count)]
+
+    @step(num_workers=1)
+    async def work(self, ev: Item) -> Done:
+        return Done(number=ev.number)
+
+    @step
+    async def join(self, events: Annotated[list[Done], Collect(Take(2))]) -> StopEvent:
+        return StopEvent(result=[e.number for e in events])
+
+
+@pytest.mark.parametrize(("count", "taken"), [(0, []), (1, [0]), (5, [0, 1])])
+def test_take_calls_with_the_first_ones_or_with_what_there_is(count, taken):
+    async def go():
+        return await First().run(count=count)
+
+    assert run(go()) == taken
+
+
+def test_a_step_that_takes_a_list_cannot_be_sent_to():
+    async def go():
+        handler = First().run(count=1)
+        with pytest.raises(WorkflowRuntimeError, match="takes a list"):
+            await handler.send_event(Done(number=1), step="join")
+        return await handler
+
+    assert run(go()) == [0]
+
+
+def test_deprecated_ways_to_ask_a_handler_still_answer():
+    async def go():
+        handler = Chain().run(start=1)
+        with pytest.deprecated_call():
+            assert not handler.done()
+        await handler
+        with pytest.deprecated_call():
+            assert handler.exception() is None
+        with pytest.deprecated_call():
+            assert not handler.cancelled()
+        with pytest.deprecated_call():
+            assert not handler.cancel()
+
+    run(go())

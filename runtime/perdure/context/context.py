@@ -23,7 +23,7 @@ from perdure.events import Event
 from perdure.retry_policy import RetryInfo
 
 if TYPE_CHECKING:
-    from perdure.engine.loop import Invocation
+    from perdure.engine.invocation import Invocation
     from perdure.run import Run
     from perdure.workflow import Workflow
 
@@ -283,7 +283,7 @@ class Context(Generic[StateT]):
                 raise
             finally:
                 del invocation.answers[key]
-                loop.disarm(work.id, key)
+                loop.timers.disarm((work.id, key))
             wait = (work.waits or {})[key]
         return wait.event.event if wait.event is not None else None
 

@@ -14,13 +14,14 @@ import logging
 import threading
 import time as clock_module
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from perdure.engine.claims import Claims
 from perdure.engine.committer import Committer
 from perdure.engine.failures import failure_of
 from perdure.engine.gate import Gate
 from perdure.engine.graph import Graph
+from perdure.engine.invocation import Host, Invocation
 from perdure.engine.journal import Journal
 from perdure.engine.model import (
     Begin,
@@ -46,54 +47,13 @@ from perdure.engine.model import (
     Work,
 )
 from perdure.engine.reduce import reduce
+from perdure.engine.timers import Timers
 from perdure.errors import LeaseLostError, WorkflowRuntimeError
 from perdure.events import Event, StepFailedEvent, load_exception
 
 log = logging.getLogger("perdure.engine")
 
 CANCEL_GRACE = 0.5  # seconds that steps have to end in once the run has
-
-
-class Host(Protocol):
-    """Who runs the engine: calls the steps, shows the events, takes the end."""
-
-    def call(self, invocation: Invocation) -> Awaitable[Any]:
-        """Run the step of `invocation.work` with its arguments."""
-        ...
-
-    def show(self, event: Event) -> None:
-        """An event for the run's stream; it is durable."""
-        ...
-
-    def unhandled(self, event: Event, reason: str) -> None: ...
-
-    def outcome(self, ending: Ending) -> bytes:
-        """The JSON that the store keeps of how the run ended."""
-        ...
-
-    def ended(self, ending: Ending | None, error: BaseException | None) -> None:
-        """The run is over in this process: it ended, or `error` says why it can't go on here."""
-        ...
-
-
-class Invocation:
-    """One execution of a step in this process. Closed once the engine expects nothing more of it."""
-
-    __slots__ = (
-        "answers", "closed", "inside", "publishes", "replayed", "sends", "started", "task", "wait_keys", "work",
-    )  # fmt: skip
-
-    def __init__(self, work: Work, *, replayed: bool) -> None:
-        self.work = work
-        self.task: asyncio.Task[None] | None = None
-        self.closed = False
-        self.inside = False
-        self.replayed = replayed
-        self.sends = 0
-        self.publishes = 0
-        self.started = clock_module.monotonic()
-        self.answers: dict[str, asyncio.Future[None]] = {}
-        self.wait_keys: dict[str, int] = {}
 
 
 class Loop:
@@ -126,14 +86,14 @@ class Loop:
         self._gate = gate
         self.timeout = timeout
         self._untimed = timeout is not None
+        self._said_idle = False
         self._aio = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._claims = Claims(state)
         self._open: dict[int, Invocation] = {}
         self._stopped = False
         self._stopping: asyncio.Task[None] | None = None
-        self._timers: set[asyncio.TimerHandle] = set()
-        self._wait_timers: dict[tuple[int, str], asyncio.TimerHandle] = {}
+        self.timers = Timers(self._aio)
         self._held: list[Start] = []
         self._opened: asyncio.Event | None = None
         self._committer = (
@@ -186,6 +146,13 @@ class Loop:
             commands = self._committer.add(tick, commands)
         for command in commands:
             self.carry_out(command)
+        if not self.state.works and self.state.begun:
+            self._idle()
+
+    def _idle(self) -> None:
+        if not self._said_idle and self.state.ending is None and not self._stopped:
+            self._said_idle = True
+            self._host.idle()
 
     def payload(self, event: Event) -> Payload:
         """`event` in transit. Raises ValueError, to whoever gave it, when it can't be made durable."""
@@ -422,36 +389,22 @@ class Loop:
 
     # --- time -----------------------------------------------------------------------------------------
 
-    def _arm(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        def fire() -> None:
-            self._timers.discard(handle)
-            callback()
-
-        handle = self._aio.call_later(max(0.0, delay), fire)
-        self._timers.add(handle)
-        return handle
-
-    def disarm(self, work: int, key: str) -> None:
-        """Forget the timer of a wait that is over: it might keep its step's memory for days."""
-        handle = self._wait_timers.pop((work, key), None)
-        if handle is not None:
-            handle.cancel()
-            self._timers.discard(handle)
-
     def _wake(self, command: Wake) -> None:
-        if command.key is None:
-            self._arm(command.at - self.now(), lambda: self.submit(Due(self.now(), command.work)))
+        number, key = command.work, command.key
+        if key is None:
+            self.timers.arm(command.at - self.now(), lambda: self.submit(Due(self.now(), number)))
         else:
-            key = command.key
-            self._wait_timers[command.work, key] = self._arm(
-                command.at - self.now(), lambda: self.submit(WaitEnded(self.now(), command.work, key, None))
+            self.timers.arm(
+                command.at - self.now(),
+                lambda: self.submit(WaitEnded(self.now(), number, key, None)),
+                wait=(number, key),
             )
 
     def _arm_timeout(self) -> None:
         # Not before the first tick: only a takeover knows how long no process was alive.
         self._untimed = False
         if self.timeout is not None and not self._stopped:
-            self._arm(self.timeout - self.alive(), self._timed_out)
+            self.timers.arm(self.timeout - self.alive(), self._timed_out)
 
     def _timed_out(self) -> None:
         steps = self.timed_out_steps = sorted(set(self.active_steps))
@@ -497,8 +450,7 @@ class Loop:
         if self._stopped:
             return
         self._stopped = True
-        for timer in self._timers:
-            timer.cancel()
+        self.timers.cancel()
         tasks = []
         for invocation in self._open.values():
             invocation.closed = True

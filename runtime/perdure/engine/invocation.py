@@ -1,0 +1,57 @@
+"""One execution of a step in this process, and who carries it out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from time import monotonic
+from typing import Any, Protocol
+
+from perdure.engine.model import Ending, Work
+from perdure.events import Event
+
+
+class Invocation:
+    """One execution of a step in this process. Closed once the engine expects nothing more of it."""
+
+    __slots__ = (
+        "answers", "closed", "inside", "publishes", "replayed", "sends", "started", "task", "wait_keys", "work",
+    )  # fmt: skip
+
+    def __init__(self, work: Work, *, replayed: bool) -> None:
+        self.work = work
+        self.task: asyncio.Task[None] | None = None
+        self.closed = False
+        self.inside = False
+        self.replayed = replayed
+        self.sends = 0
+        self.publishes = 0
+        self.started = monotonic()
+        self.answers: dict[str, asyncio.Future[None]] = {}
+        self.wait_keys: dict[str, int] = {}
+
+
+class Host(Protocol):
+    """Who runs the engine: calls the steps, shows the events, takes the end."""
+
+    def call(self, invocation: Invocation) -> Awaitable[Any]:
+        """Run the step of `invocation.work` with its arguments."""
+        ...
+
+    def show(self, event: Event) -> None:
+        """An event for the run's stream; it is durable."""
+        ...
+
+    def unhandled(self, event: Event, reason: str) -> None: ...
+
+    def idle(self) -> None:
+        """No step runs, waits or is queued, for the first time: only the outside can bring the run on."""
+        ...
+
+    def outcome(self, ending: Ending) -> bytes:
+        """The JSON that the store keeps of how the run ended."""
+        ...
+
+    def ended(self, ending: Ending | None, error: BaseException | None) -> None:
+        """The run is over in this process: it ended, or `error` says why it can't go on here."""
+        ...
