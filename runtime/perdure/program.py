@@ -138,6 +138,32 @@ async def _open(
     durability: str,
     wait: bool,
 ) -> Run | StopEvent:
+    slots = workflow._slots
+    if slots is None:
+        return await _open_now(workflow, store, run_id, fields, durability=durability, wait=wait)
+    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    slots.enter(lambda: turn.set_result(None))
+    await turn
+    opened: Run | StopEvent | None = None
+    try:
+        opened = await _open_now(workflow, store, run_id, fields, durability=durability, wait=wait)
+    finally:
+        if isinstance(opened, Run):
+            opened.result.add_done_callback(lambda _: slots.leave())
+        else:
+            slots.leave()
+    return opened
+
+
+async def _open_now(
+    workflow: Workflow[Any],
+    store: Store,
+    run_id: str,
+    fields: dict[str, Any],
+    *,
+    durability: str,
+    wait: bool,
+) -> Run | StopEvent:
     run = store.run(NAMESPACE, run_id)
     await run.init(input_record(fields))
     while True:

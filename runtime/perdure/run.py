@@ -29,6 +29,7 @@ from perdure.errors import (
 )
 from perdure.events import (
     Event,
+    HumanResponseEvent,
     StartEvent,
     StepState,
     StepStateChanged,
@@ -65,6 +66,7 @@ class Run:
     ) -> None:
         self.workflow = workflow
         self.run_id = run_id
+        self.admitted = False  # whether it holds a slot of `num_concurrent_runs`
         self.store = store
         self.ending: Ending | None = None
         self.stop_event: StopEvent | None = None  # the stream's last event
@@ -177,7 +179,10 @@ class Run:
         self._tell(UnhandledEvent(event_type=kind.__name__, qualified_name=type_name(kind), idle=idle))
 
     def idle(self) -> None:
-        log.warning(
+        accepted = [kind for c in self.workflow._graph.configs.values() for kind in c.accepted_events]
+        asks = any(issubclass(kind, HumanResponseEvent) for kind in accepted)
+        log.log(
+            logging.INFO if asks else logging.WARNING,
             "%s: run %s has nothing in flight: no step ran into a StopEvent, and only an event from outside or "
             "its timeout brings it on",
             self.workflow.workflow_name, self.run_id,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 from typing_extensions import TypeVar
 
+from perdure.concurrency import RunSlots
 from perdure.context.context import Context
 from perdure.context.serializers import BaseSerializer, JsonSerializer
 from perdure.context.state_store import DictState, InMemoryStateStore
@@ -65,6 +66,7 @@ class Workflow(Generic[ResultT]):
     _given_serializer: BaseSerializer | None = None
     _given_resources: ResourceManager | None = None
     _limit: int | None = None
+    _loop_slots: tuple[asyncio.AbstractEventLoop, RunSlots] | None = None
     _validated: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -231,8 +233,34 @@ class Workflow(Generic[ResultT]):
         )
         context._run, context._snapshot, context._store = run, None, None
         handler: WorkflowHandler[ResultT] = WorkflowHandler(run, context)
-        asyncio.get_running_loop().call_soon(self._launch, run, event)
+        loop = asyncio.get_running_loop()
+        slots = self._slots
+        if slots is None:
+            loop.call_soon(self._launch, run, event)
+        else:
+            run.result.add_done_callback(lambda _: slots.leave() if run.admitted else None)
+            loop.call_soon(self._admit, slots, run, event)
         return handler
+
+    def _admit(self, slots: RunSlots, run: Run, event: StartEvent | None) -> None:
+        def begin() -> None:
+            if run.result.done():  # it was cancelled before its turn
+                slots.leave()
+                return
+            run.admitted = True
+            self._launch(run, event)
+
+        slots.enter(begin)
+
+    @property
+    def _slots(self) -> RunSlots | None:
+        """Those of the running event loop: runs that another one left behind will never end."""
+        if self._limit is None:
+            return None
+        loop = asyncio.get_running_loop()
+        if self._loop_slots is None or self._loop_slots[0] is not loop:
+            self._loop_slots = (loop, RunSlots(self._limit))
+        return self._loop_slots[1]
 
     def _launch(self, run: Run, event: StartEvent | None) -> None:
         if event is not None:

@@ -20,6 +20,8 @@ from perdure.events import (
     WorkflowTimedOutEvent,
 )
 from perdure.retry_policy import retry_policy, stop_after_attempt, wait_none
+from perdure.store.memory import MemoryStore
+from perdure.testing import WorkflowTestRunner
 
 
 class Item(Event):
@@ -584,3 +586,59 @@ def test_deprecated_ways_to_ask_a_handler_still_answer():
             assert not handler.cancel()
 
     run(go())
+
+
+class Counted(Workflow):
+    running = 0
+    most = 0
+    order = ()
+
+    @step
+    async def work(self, ev: StartEvent) -> StopEvent:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.order += (ev.number,)
+        await asyncio.sleep(0.002)
+        self.running -= 1
+        return StopEvent(result=ev.number)
+
+
+def test_no_more_runs_go_on_at_once_than_num_concurrent_runs_and_they_keep_their_order():
+    async def go():
+        workflow = Counted(num_concurrent_runs=2)
+        handlers = [workflow.run(number=n) for n in range(7)]
+        await asyncio.sleep(0)
+        await handlers[4].cancel_run()
+        results = await asyncio.gather(*handlers, return_exceptions=True)
+        again = await workflow.run(number=9)
+        return workflow.most, workflow.order, type(results[4]), again
+
+    assert run(go()) == (2, (0, 1, 2, 3, 5, 6, 9), WorkflowCancelledByUser, 9)
+
+
+def test_num_concurrent_runs_holds_for_durable_runs_and_over_event_loops():
+    workflow = Counted(num_concurrent_runs=1)
+
+    async def go():
+        workflow.running = 0  # of what the loop before left behind
+        store = MemoryStore()
+        handlers = [workflow.run(number=n, run_id=f"run-{n}", store=store) for n in range(3)]
+        await asyncio.gather(*handlers)
+        abandoned = workflow.run(number=3)
+        await asyncio.sleep(0)
+        return workflow.most, abandoned.is_done()
+
+    assert run(go()) == (1, False)
+    assert run(go()) == (1, False)
+
+
+def test_the_test_runner_collects_the_stream_and_counts_it():
+    async def go():
+        shown = await WorkflowTestRunner(Sync()).run()
+        bare = await WorkflowTestRunner(Sync()).run(expose_internal=False, exclude_events=[Item])
+        return shown, bare
+
+    shown, bare = run(go())
+    assert shown.event_types == {StepStateChanged: 2, Item: 1, StopEvent: 1}
+    assert [type(e) for e in bare.collected] == [StopEvent]
+    assert bare.result is True

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure import Context, Workflow, step
+from perdure.context import PickleSerializer
 from perdure.durable import fold
 from perdure.engine.committer import RELAXED_SECONDS, RELAXED_TICKS
 from perdure.engine.journal import Batch
@@ -641,3 +642,69 @@ def test_a_waiting_invocation_is_no_suspect_of_a_crash():
     before, after = asyncio.run(go())
     assert [sign for sign, _, _ in before] == ["+", "-"]
     assert [sign for sign, _, _ in after] == ["+", "-", "+", "-"]
+
+
+class Opaque:
+    """Nothing that JSON has a form for."""
+
+
+class Odd(StopEvent):
+    value: object
+
+
+def test_a_result_that_is_no_json_does_not_keep_a_pickling_run_from_its_end():
+    class Gives(Workflow):
+        @step
+        async def give(self, ev: StartEvent) -> Odd:
+            return Odd(value=Opaque())
+
+    async def go():
+        log = Log()
+        run = open_run(Gives(serializer=PickleSerializer()), log)
+        await run.result
+        return json.loads(log.outcome)
+
+    outcome = asyncio.run(go())
+    assert outcome["reason"] == "Completed"
+    assert "Opaque" in outcome["result"]
+
+
+def test_sends_of_a_step_in_a_thread_come_before_what_it_returns_and_are_collected_once():
+    class Threads(Workflow):
+        @step
+        def split(self, ctx: Context, ev: StartEvent) -> Done:
+            for n in range(20):
+                ctx.send_event(Item(number=n))
+            return Done(number=20)
+
+        @step(num_workers=4)
+        def work(self, ctx: Context, ev: Item | Done) -> StopEvent | None:
+            found = ctx.collect_events(ev, [Item] * 20 + [Done])
+            return StopEvent(result=[e.number for e in found]) if found else None
+
+    async def go():
+        return (await open_run(Threads(), Log()).result).result
+
+    assert sorted(asyncio.run(go())) == list(range(21))
+
+
+def test_a_retried_step_publishes_its_question_once():
+    class Asks(Workflow):
+        tries = 0
+
+        @step(retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(3)))
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            answer = await ctx.wait_for_event(Answer, waiter_event=Item(number=1))
+            self.tries += 1
+            if self.tries < 3:
+                raise LookupError
+            return StopEvent(result=answer.number)
+
+    async def go():
+        log = Log()
+        run = open_run(Asks(disable_validation=True), log)
+        await asyncio.sleep(0.02)
+        run.send_from_outside(Answer(number=5), None)
+        return (await run.result).result, len(log.published)
+
+    assert asyncio.run(go()) == (5, 1)

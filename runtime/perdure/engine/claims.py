@@ -6,6 +6,7 @@ invocation completes, and a failure or a retry gives it back.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Sequence
 
@@ -32,6 +33,7 @@ class Claims:
         self._added: dict[int, dict[str, list[Claim]]] = {}
         self._taken: dict[int, dict[str, list[Place]]] = {}
         self._ordinals: Counter[int] = Counter()
+        self._lock = threading.Lock()  # steps that aren't async collect from threads
 
     def collect(
         self, work: Work, payload: Payload, expected: Sequence[type[Event]], buffer_id: str
@@ -42,6 +44,12 @@ class Claims:
         """
         if not expected:
             return []
+        with self._lock:
+            return self._collect(work, payload, expected, buffer_id)
+
+    def _collect(
+        self, work: Work, payload: Payload, expected: Sequence[type[Event]], buffer_id: str
+    ) -> list[Event] | None:
         key = f"{work.step}/{buffer_id}"
         buffer = self._buffers.get(key)
         if buffer is None:
@@ -85,6 +93,10 @@ class Claims:
 
     def settle(self, work: int) -> tuple[dict[str, list[Claim]], dict[str, list[Place]]]:
         """The invocation completes: what it added and took, for the log."""
+        with self._lock:
+            return self._settle(work)
+
+    def _settle(self, work: int) -> tuple[dict[str, list[Claim]], dict[str, list[Place]]]:
         added = self._added.pop(work, {})
         taken = self._taken.pop(work, {})
         self._ordinals.pop(work, None)
@@ -95,6 +107,10 @@ class Claims:
 
     def give_back(self, work: int) -> None:
         """The invocation failed: its adds are gone, its takes are back at their old place."""
+        with self._lock:
+            self._give_back(work)
+
+    def _give_back(self, work: int) -> None:
         self._ordinals.pop(work, None)
         for key, places in self._taken.pop(work, {}).items():
             buffer = self._buffers[key]
