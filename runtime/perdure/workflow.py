@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
+from weakref import WeakValueDictionary
 
 from typing_extensions import TypeVar
 
@@ -66,6 +67,7 @@ class Workflow(Generic[ResultT]):
     _given_serializer: BaseSerializer | None = None
     _given_resources: ResourceManager | None = None
     _limit: int | None = None
+    _active: ClassVar[WeakValueDictionary[str, Run]] = WeakValueDictionary()  # in memory, by run_id
     _loop_slots: tuple[asyncio.AbstractEventLoop, RunSlots] | None = None
     _validated: bool = False
 
@@ -215,6 +217,9 @@ class Workflow(Generic[ResultT]):
     def _run_in_memory(
         self, ctx: Context[Any] | None, first: StartEvent | None, run_id: str | None, fields: dict[str, Any]
     ) -> WorkflowHandler[ResultT]:
+        active = self._active.get(run_id) if run_id is not None else None
+        if active is not None and not active.loop.stopped and not active.result.get_loop().is_closed():
+            raise RuntimeError(f"run {run_id} is active: await it first, or give another run_id")
         snapshot = State()
         event: StartEvent | None = None
         context: Context[Any] = ctx if ctx is not None else Context(self)
@@ -231,6 +236,9 @@ class Workflow(Generic[ResultT]):
             serializer=self.serializer,
             timeout=self.timeout,
         )
+        if run_id is not None:
+            self._active[run_id] = run
+            run.result.add_done_callback(lambda _: self._active.pop(run.run_id, None))
         context._run, context._snapshot, context._store = run, None, None
         handler: WorkflowHandler[ResultT] = WorkflowHandler(run, context)
         loop = asyncio.get_running_loop()

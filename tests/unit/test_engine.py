@@ -642,3 +642,16 @@ def test_the_test_runner_collects_the_stream_and_counts_it():
     assert shown.event_types == {StepStateChanged: 2, Item: 1, StopEvent: 1}
     assert [type(e) for e in bare.collected] == [StopEvent]
     assert bare.result is True
+
+
+def test_a_run_id_that_is_active_is_refused_and_free_again_after_the_run():
+    async def go():
+        workflow = Chain()
+        first = workflow.run(run_id="one", start=3)
+        with pytest.raises(RuntimeError, match="one"):
+            workflow.run(run_id="one", start=3)
+        await first
+        return await workflow.run(run_id="one", start=3)
+
+    assert run(go()) == "landed"
+    assert run(go()) == "landed"

@@ -35,6 +35,14 @@ class Answer(Event):
     number: int
 
 
+class Paired(Event):
+    number: int
+
+
+class Levelled(Event):
+    number: int
+
+
 class Killed(Exception):
     """The process is gone."""
 
@@ -708,3 +716,36 @@ def test_a_retried_step_publishes_its_question_once():
         return (await run.result).result, len(log.published)
 
     assert asyncio.run(go()) == (5, 1)
+
+
+class Joins(Workflow):
+    """Two parameters joined in each item's stream, lists within a list."""
+
+    @step
+    async def outer(self, ev: StartEvent) -> list[Item]:
+        return [Item(number=n) for n in range(3)]
+
+    @step
+    async def inner(self, ev: Item) -> list[Done | Answer]:
+        return [Done(number=ev.number), Answer(number=10 * ev.number)]
+
+    @step
+    async def pair(self, done: Done, answer: Answer) -> Paired:
+        return Paired(number=done.number + answer.number)
+
+    @step
+    async def level(self, events: list[Paired]) -> Levelled:
+        return Levelled(number=sum(e.number for e in events))
+
+    @step
+    async def join(self, events: list[Levelled]) -> StopEvent:
+        return StopEvent(result=sorted(e.number for e in events))
+
+
+@settings(max_examples=25, deadline=None)
+@given(kills=KILLS, snapshots=st.booleans())
+def test_joins_in_nested_lists_survive_any_kill(kills, snapshots):
+    async def go():
+        return await to_end(Joins(), Log(snapshots=snapshots), kills)
+
+    assert asyncio.run(go())["result"] == [0, 11, 22]

@@ -284,7 +284,7 @@ class Loop:
             time=self.now(),
             work=work.id,
             events=events,
-            many=type(result) is list,
+            many=isinstance(result, list),
             added=added,
             taken=taken,
         )
