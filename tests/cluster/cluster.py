@@ -47,9 +47,12 @@ class Cluster:
         environment = {**os.environ, "KUBECONFIG": kubeconfig, "PATH": path, **buildkit}
         return cls(name, settings, environment)
 
-    def down(self) -> None:
+    def close(self) -> None:
+        """What the tests hold open; the cluster stays."""
         if self._store is not None:
             self._store.close()
+
+    def down(self) -> None:
         run(str(HERE / "env/cluster"), "down", self.name, timeout=300)
 
     def tool(self, *command: str, stdin: str | None = None, timeout: float = 300.0) -> str:

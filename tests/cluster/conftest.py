@@ -74,6 +74,7 @@ def cluster() -> Iterator[Cluster]:
         up.kubectl("-n", NAMESPACE, "create", "configmap", "workflows", *files)
         yield up
     finally:
+        up.close()
         if not keep:
             up.down()
 
@@ -82,6 +83,8 @@ def install(cluster: Cluster) -> None:
     say("building and loading the image")
     cluster.build_image()
     say("installing the charts")
+    # Gigabytes of images are on their way to the disk, and what comes next measures seconds.
+    os.sync()
     try:
         cluster.install()
     except CommandFailed:
