@@ -45,8 +45,9 @@ demo: $(VENV)/.stamp-run
 check: $(VENV)/.stamp-dev redis
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
-test: $(VENV)/.stamp-dev redis $(if $(filter cluster,$(SUITES)),cluster-env)
+test: $(VENV)/.stamp-dev redis
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check --no-tests
+	@$(if $(filter cluster,$(SUITES)),tests/cluster/env/prepare >/dev/null)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/suites $(SUITES)
 
 cluster-env:
