@@ -55,9 +55,11 @@ def again(value: Any) -> Any:
     return serializer.deserialize(serializer.serialize(value))
 
 
+# Those that mark a value's type are refused, which has a test of its own; hypothesis finds them in the source.
+KEYS = st.text().filter(lambda key: key not in ("__is_pydantic", "__is_component"))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=12,
 )
 
@@ -67,7 +69,7 @@ def test_json_values_come_back_exactly(value: Any) -> None:
     assert again(value) == value
 
 
-@given(st.dictionaries(st.text(), JSON, max_size=4))
+@given(st.dictionaries(KEYS, JSON, max_size=4))
 def test_dynamic_data_of_events_comes_back_exactly(data: dict[str, Any]) -> None:
     event = Found()
     event._data.update(data)
