@@ -33,6 +33,8 @@ def runner_pod(
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        # A name server may have died with the node: ask another after 1 s, not after 5.
+        "dnsConfig": {"options": [{"name": "timeout", "value": "1"}, {"name": "attempts", "value": "5"}]},
         "terminationGracePeriodSeconds": template.termination_grace_period_seconds,
         "securityContext": _pod_security(template),
         "tolerations": _tolerations(template),

@@ -162,3 +162,8 @@ def test_a_template_may_bring_its_own_tmp() -> None:
         }
     )
     assert [one["name"] for one in container(a_pod(run))["volumeMounts"]] == ["big"]
+
+
+def test_a_dead_name_server_costs_the_runner_a_second_and_not_five() -> None:
+    options = {one["name"]: one["value"] for one in a_pod()["spec"]["dnsConfig"]["options"]}
+    assert options == {"timeout": "1", "attempts": "5"}
