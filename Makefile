@@ -48,7 +48,7 @@ check: $(VENV)/.stamp-dev redis
 test: $(VENV)/.stamp-dev redis
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check --no-tests
 	@$(if $(filter cluster,$(SUITES)),tests/cluster/env/prepare >/dev/null)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/suites $(SUITES)
+	@PATH="$(CURDIR)/$(BIN):$(if $(filter cluster,$(SUITES)),$$(tests/cluster/env/prepare | sed -n 's/^PERDURE_TOOLS=//p'):)$$PATH" scripts/suites $(SUITES)
 
 cluster-env:
 	@tests/cluster/env/prepare >/dev/null
