@@ -64,7 +64,21 @@ class BareRun:
     ) -> subprocess.Popen[bytes]:
         """The runner of the present epoch; `through` is another URL to the same Redis."""
         self.epoch = max(self.epoch, 1)
-        settings = RunnerSettings(
+        settings = self.settings(through)
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "perdure.runner.main"],
+                env={**os.environ, **settings.to_env(), **(env or {})},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def settings(self, through: str | None = None) -> RunnerSettings:
+        """Those of a runner of the present epoch."""
+        return RunnerSettings(
             namespace=NAMESPACE,
             run="under-test",
             uid=self.uid,
@@ -78,16 +92,6 @@ class BareRun:
             source_path=str(HERE / "workflows"),
             termination_log=str(self.words),
         )
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "perdure.runner.main"],
-                env={**os.environ, **settings.to_env(), **(env or {})},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.processes.append(process)
-        return process
 
     @property
     def log(self) -> Path:

@@ -41,6 +41,26 @@ class NeverRests(Workflow):
             time.sleep(0.01)
 
 
+class NeverYields(Workflow):
+    """As NeverRests, in the event loop's own thread, which gets to nothing else."""
+
+    @step
+    async def work(self, ev: Start) -> StopEvent:
+        while True:
+            note(ev.notes, "statement")
+            time.sleep(0.01)  # noqa: ASYNC251 - that is the habit
+
+
+class BlocksTheLoop(Workflow):
+    """Blocks the event loop for long, and comes back."""
+
+    @step
+    async def block(self, ev: Start) -> StopEvent:
+        note(ev.notes, "blocks")
+        time.sleep(ev.pause)  # noqa: ASYNC251 - that is the habit
+        return StopEvent()
+
+
 class Counts(Workflow):
     """One write of state after the other."""
 
