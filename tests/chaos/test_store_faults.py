@@ -56,7 +56,8 @@ def until_stored(notes: Path, count: int) -> None:
 
 def torn_off(server: RedisServer, size: int) -> None:
     """What a power cut does to an append-only file: its last bytes were never on the disk."""
-    (tail,) = server.directory.glob("appendonlydir/*.incr.aof")
+    # One file up to Redis 6.2, a base and what came after it from 7.0 on.
+    (tail,) = (*server.directory.glob("appendonlydir/*.incr.aof"), *server.directory.glob("appendonly.aof"))
     with tail.open("r+b") as file:
         file.truncate(max(0, tail.stat().st_size - size))
 

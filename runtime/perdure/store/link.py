@@ -13,10 +13,11 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
 from perdure.store.failures import translate
 from perdure.store.scripts import Script
+from perdure.store.wire import Wire
 
 BYTES_PER_SECOND = 4 * 1024 * 1024  # a slow network's; large values get the time for it on top
 
@@ -71,8 +72,8 @@ class Link:
     def __init__(self, address: Address, timeout: float) -> None:
         self._address = address
         self._timeout = timeout
-        self._connection = address.connection()
-        self._lock = asyncio.Lock()
+        self._wire: Wire | None = None
+        self._lock = asyncio.Lock()  # of connecting
 
     async def call(self, *arguments: Argument, timeout: float | None = None) -> Any:
         """One command's reply."""
@@ -102,33 +103,29 @@ class Link:
         self, commands: Sequence[Sequence[Argument]], *, timeout: float | None = None
     ) -> list[Any]:
         """All replies in order, in one round trip; a refused command's is its exception, not raised."""
-        packed = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]
+        packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
+        try:
+            wire = self._wire
+            if wire is None or not wire.open:
+                wire = await self._connected()
+            return await wire.ask(packed, len(commands), self._timeout if timeout is None else timeout)
+        except (RedisError, OSError, EOFError) as error:  # TimeoutError is an OSError
+            raise translate(error, self._address.where) from error
+
+    async def _connected(self) -> Wire:
         async with self._lock:
-            connection = self._connection
+            if self._wire is not None and self._wire.open:
+                return self._wire
+            connection = self._address.connection()
             try:
-                async with asyncio.timeout(self._timeout if timeout is None else timeout):
-                    reader = connection._reader
-                    if reader is not None and reader.at_eof():
-                        # Closed by the server while idle: nothing is lost by a new one.
-                        await connection.disconnect(nowait=True)
-                    if not connection.is_connected:
-                        await connection.connect()  # type: ignore[no-untyped-call]
-                    await connection.send_packed_command(packed, check_health=False)
-                    return [await _reply(connection) for _ in packed]
-            except (RedisError, OSError, EOFError) as error:  # TimeoutError is an OSError
-                await connection.disconnect(nowait=True)
-                raise translate(error, self._address.where) from error
+                async with asyncio.timeout(self._timeout):
+                    await connection.connect()  # type: ignore[no-untyped-call]
             except BaseException:
-                # The reply of what was sent may still come, and must not be taken for the next one's.
                 await connection.disconnect(nowait=True)
                 raise
+            self._wire = Wire(connection)
+            return self._wire
 
     async def close(self) -> None:
-        await self._connection.disconnect(nowait=True)
-
-
-async def _reply(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
+        if self._wire is not None:
+            self._wire.close()
