@@ -56,7 +56,12 @@ cluster-env:
 cluster: $(VENV)/.stamp-dev cluster-env
 	@PYTHONPATH=tests $(BIN)/python -m cluster.playground
 
-bench: $(VENV)/.stamp-dev redis
+$(VENV)/.stamp-bench: pyproject.toml $(VENV)/.stamp-run | $(VENV)/bin/python
+	@echo "installing what is measured beside Perdure"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.stamp-bench redis
 	@$(BIN)/python -m benchmarks
 
 crds: $(VENV)/.stamp-dev

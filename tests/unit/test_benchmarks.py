@@ -1,0 +1,41 @@
+"""How benchmarks are sampled and judged; nothing here measures."""
+
+from benchmarks.benchmark import Benchmark, Goal
+from benchmarks.rounds import Outcome, Spread, measure
+from benchmarks.table import goal_text, ratio
+
+
+def test_sides_are_sampled_in_turn_and_the_other_way_round_in_the_next_round() -> None:
+    taken: list[str] = []
+
+    def side(name: str):
+        return lambda: taken.append(name) or 1.0
+
+    outcome = measure(Benchmark("b", "", "", {"a": side("a"), "b": side("b")}), rounds=3)
+    assert "".join(taken) == "ab" + "ba" + "ab" + "ba"
+    assert outcome.samples == {"a": [1.0] * 3, "b": [1.0] * 3}  # the first round only warms up
+
+
+def test_a_goal_is_judged_by_the_ratio_within_each_round() -> None:
+    # A machine that is ten times slower in one round is so on both sides.
+    samples = {"ours": [1.0, 10.0, 1.0], "theirs": [20.0, 200.0, 20.0]}
+    goals = [Goal("ours", 1 / 20, beside="theirs", upper=True), Goal("ours", 0.5)]
+    ratios, absolute = Outcome(Benchmark("b", "", "", {}, goals), samples).verdicts
+    assert (ratios.reached, ratios.met) == (1 / 20, True)
+    assert (absolute.reached, absolute.met) == (1.0, False)
+
+
+def test_the_upper_quartile_can_miss_what_the_median_meets() -> None:
+    samples = {"ours": [1.0, 1.0, 1.0, 3.0, 3.0], "theirs": [10.0] * 5}
+    goals = [Goal("ours", 0.2, beside="theirs"), Goal("ours", 0.2, beside="theirs", upper=True)]
+    assert [v.met for v in Outcome(Benchmark("b", "", "", {}, goals), samples).verdicts] == [True, False]
+
+
+def test_a_single_sample_is_its_own_quartiles() -> None:
+    assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0)
+
+
+def test_goals_read_as_they_are_spoken() -> None:
+    assert goal_text(Goal("a", 1 / 20, beside="b"), "µs") == "≤ 1/20 of b"
+    assert goal_text(Goal("a", 12), "KB") == "≤ 12 KB"
+    assert (ratio(1.3), ratio(0.04)) == ("1.3 ×", "1/25")
