@@ -72,7 +72,9 @@ class DurableRun:
         codec_serializer = _serializer(workflow, serializer)
         codec = workflow._codec(codec_serializer)
         state, fields = fold(workflow, codec, snapshot, records)
-        clock = StoreClock(acquired.store_time, floor=state.last_time)
+        clock = StoreClock(
+            acquired.store_time, floor=state.last_time, monotonic=asyncio.get_running_loop().time
+        )
         first = None if state.begun else start_event(workflow, fields)
         run = Run(
             workflow,

@@ -7,12 +7,13 @@ from typing import ClassVar
 
 import msgspec
 import pytest
+import virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure import Context, Workflow, step
 from perdure.context import PickleSerializer
-from perdure.durable import fold
+from perdure.durable import DurableRun, fold
 from perdure.engine.committer import RELAXED_SECONDS, RELAXED_TICKS
 from perdure.engine.journal import Batch
 from perdure.engine.model import State
@@ -20,7 +21,9 @@ from perdure.errors import IncompatibleError
 from perdure.events import Event, StartEvent, StopEvent
 from perdure.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from perdure.run import Run
-from perdure.store.records import Record
+from perdure.store.memory import MemoryStore
+from perdure.store.records import Record, input_record
+from perdure.store.session import RunSession
 
 
 class Item(Event):
@@ -749,3 +752,141 @@ def test_joins_in_nested_lists_survive_any_kill(kills, snapshots):
         return await to_end(Joins(), Log(snapshots=snapshots), kills)
 
     assert asyncio.run(go())["result"] == [0, 11, 22]
+
+
+def test_the_engines_time_is_its_loops():
+    """So that a loop whose time is turned turns all of it: what is at risk, and how long a try took."""
+    elapsed = []
+
+    class Policy:
+        def next(self, elapsed_time, attempts, error):
+            elapsed.append(elapsed_time)
+
+    class Works(Workflow):
+        @step(retry_policy=Policy())
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(60)
+            ctx.send_event(Item(number=1))
+            await asyncio.sleep(0)
+            at_risk = run.loop._committer.waiter(strict=False)
+            await asyncio.sleep(RELAXED_SECONDS)
+            assert at_risk is None
+            raise LookupError
+
+        @step
+        async def item(self, ev: Item) -> None: ...
+
+    async def go():
+        nonlocal run
+        loop = asyncio.get_running_loop()
+        run = open_run(Works(), Log(), relaxed=True, now=loop.time)
+        with pytest.raises(LookupError):
+            await run.result
+
+    run = None
+    virtual_time.run(go())
+    assert elapsed == [pytest.approx(60 + RELAXED_SECONDS)]
+
+
+def test_the_stores_time_goes_on_with_the_loops():
+    class Sleeps(Workflow):
+        @step
+        async def sleep(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            began = ctx.now()
+            await asyncio.sleep(3600)
+            return StopEvent(result=ctx.now() - began)
+
+    async def go():
+        store = MemoryStore(asyncio.get_running_loop().time)
+        run = store.run("local", "r")
+        await run.init(input_record({}))
+        session = RunSession(run, epoch=1, holder="a")
+        acquired = await session.acquire(10_000)
+        durable = DurableRun.start(Sleeps(), session, *await session.load(), acquired=acquired)
+        return json.loads(await durable.wait())["result"]
+
+    assert virtual_time.run(go()) == pytest.approx(3600)
+
+
+def test_a_set_that_a_failed_step_gave_back_is_taken_by_whoever_comes_next():
+    """1 and 2 are a set, and it fails; with 3 it is whole again, and then 2 comes once more, then 4."""
+
+    class Sets(Workflow):
+        @step
+        async def start(self, ctx: Context, ev: StartEvent) -> None:
+            for number in range(1, 5):
+                ctx.send_event(Item(number=number))
+
+        @step(num_workers=4, retry_policy=retry_policy(wait=wait_fixed(10), stop=stop_after_attempt(2)))
+        async def pair(self, ctx: Context, ev: Item) -> Paired | None:
+            await asyncio.sleep({1: 1, 2: 2, 3: 3, 4: 30}[ev.number] * (ctx.attempt == 0))
+            found = ctx.collect_events(ev, [Item] * 2)
+            if ev.number == 2 and ctx.attempt == 0:
+                await asyncio.sleep(2)
+                raise LookupError
+            return Paired(number=sum(e.number for e in found)) if found else None
+
+        @step
+        async def end(self, ctx: Context, ev: Paired) -> StopEvent | None:
+            found = ctx.collect_events(ev, [Paired] * 2)
+            return StopEvent(result=sum(e.number for e in found)) if found else None
+
+    async def go():
+        return (await open_run(Sets(), Log(), now=asyncio.get_running_loop().time).result).result
+
+    assert virtual_time.run(go()) == 1 + 2 + 3 + 4
+
+
+def test_what_a_failed_step_added_and_another_took_and_gave_back_is_there_once():
+    """Both fail: first the one that added, then the one that took it. Both are tried again."""
+
+    class Sets(Workflow):
+        @step
+        async def start(self, ctx: Context, ev: StartEvent) -> None:
+            ctx.send_event(Item(number=1))
+            ctx.send_event(Item(number=2))
+
+        @step(retry_policy=retry_policy(wait=wait_fixed(10), stop=stop_after_attempt(2)))
+        async def pair(self, ctx: Context, ev: Item) -> StopEvent | None:
+            await asyncio.sleep(ev.number)
+            found = ctx.collect_events(ev, [Item] * 2)
+            await asyncio.sleep(2)
+            if ctx.attempt == 0:
+                raise LookupError
+            return StopEvent(result=sorted(e.number for e in found)) if found else None
+
+    async def go():
+        return (await open_run(Sets(), Log(), now=asyncio.get_running_loop().time).result).result
+
+    assert virtual_time.run(go()) == [1, 2]
+
+
+def test_an_answer_that_a_step_finds_is_given_once_it_is_durable():
+    """The step is run again after a crash; the answer comes before its wait does, and is on its way still."""
+    given_with = []
+
+    class Asks(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(1)
+            answer = await ctx.wait_for_event(Answer)
+            given_with.append(len(self.log.records))
+            return StopEvent(result=answer.number)
+
+    async def go():
+        workflow = Asks(disable_validation=True)
+        workflow.log = log = Log()
+        first = open_run(workflow, log)
+        await asyncio.sleep(2)  # it waits
+        first.loop.stop(None, Killed())
+        again = open_run(workflow, log)
+        await asyncio.sleep(0.5)
+        before, log.hold_after = len(log.records), log.commits
+        again.send_from_outside(Answer(number=5), None)
+        await asyncio.sleep(5)
+        log.release.set()
+        return before, (await again.result).result
+
+    before, result = virtual_time.run(go())
+    assert result == 5
+    assert given_with == [before + 1]

@@ -285,6 +285,10 @@ class Context(Generic[StateT]):
                 del invocation.answers[key]
                 loop.timers.disarm((work.id, key))
             wait = (work.waits or {})[key]
+        else:
+            # It came before this execution of the step did, but maybe only just: what it does with the
+            # answer must not be seen while a crash could still take the answer away.
+            await loop.barrier(invocation, strict=True)
         return wait.event.event if wait.event is not None else None
 
     async def checkpoint(self) -> None:

@@ -7,7 +7,7 @@ invocation completes, and a failure or a retry gives it back.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from perdure.engine.model import Claim, Payload, State, Work
@@ -17,12 +17,20 @@ Place = tuple[int, int]  # work, ordinal
 
 
 class _Buffer:
-    __slots__ = ("claims", "counts", "taken")
+    __slots__ = ("claims", "counts", "taken", "withdrawn")
 
     def __init__(self, claims: list[Claim]) -> None:
         self.claims: dict[Place, Claim] = {(c.work, c.ordinal): c for c in claims}
         self.counts: Counter[type[Event]] = Counter(type(c.event.event) for c in claims)
-        self.taken: dict[Place, tuple[Claim, int]] = {}  # and by whom, while that one is open
+        self.taken: dict[Place, Claim] = {}  # while the one who took it is open
+        self.withdrawn: set[Place] = set()  # of those taken, what its own invocation failed with since
+
+    def add(self, claim: Claim) -> None:
+        self.claims[claim.work, claim.ordinal] = claim
+        self.counts[type(claim.event.event)] += 1
+
+    def remove(self, place: Place) -> None:
+        self.counts[type(self.claims.pop(place).event.event)] -= 1
 
 
 class Claims:
@@ -60,36 +68,35 @@ class Claims:
         if work.spent and (key, ordinal) in work.spent:
             return None
         if place in buffer.taken:
-            claim, _ = buffer.taken[place]
-            self._added.setdefault(work.id, {}).setdefault(key, []).append(claim)
+            buffer.withdrawn.discard(place)
+            self._added.setdefault(work.id, {}).setdefault(key, []).append(buffer.taken[place])
             return None
+        # A set that a failed invocation gave back may be whole by now without the event that came for it:
+        # whoever comes next has to take it, since no one else would.
+        found = self._take(work, key, buffer, expected)
         kind = type(payload.event)
-        if buffer.counts[kind] >= expected.count(kind):
-            return None
-        claim = Claim(work.id, ordinal, payload)
-        buffer.claims[place] = claim
-        buffer.counts[kind] += 1
-        self._added.setdefault(work.id, {}).setdefault(key, []).append(claim)
-        if len(buffer.claims) < len(expected):
-            return None
-        return self._take(work, key, buffer, expected)
+        if buffer.counts[kind] < expected.count(kind):
+            claim = Claim(work.id, ordinal, payload)
+            buffer.add(claim)
+            self._added.setdefault(work.id, {}).setdefault(key, []).append(claim)
+        return found or self._take(work, key, buffer, expected)
 
     def _take(
         self, work: Work, key: str, buffer: _Buffer, expected: Sequence[type[Event]]
     ) -> list[Event] | None:
-        wanted = Counter(expected)
-        if any(buffer.counts[kind] < count for kind, count in wanted.items()):
+        if len(buffer.claims) < len(expected):
             return None
-        by_type: dict[type[Event], list[Claim]] = {}
-        for claim in buffer.claims.values():
-            by_type.setdefault(type(claim.event.event), []).append(claim)
-        taken = [by_type[kind].pop(0) for kind in expected]
-        for claim in taken:
-            buffer.taken[claim.work, claim.ordinal] = (claim, work.id)
-        self._taken.setdefault(work.id, {}).setdefault(key, []).extend((c.work, c.ordinal) for c in taken)
-        buffer.claims.clear()
-        buffer.counts.clear()
-        return [claim.event.event for claim in taken]
+        if any(buffer.counts[kind] < count for kind, count in Counter(expected).items()):
+            return None
+        by_type: dict[type[Event], deque[Place]] = {}
+        for place, claim in buffer.claims.items():
+            by_type.setdefault(type(claim.event.event), deque()).append(place)
+        places = [by_type[kind].popleft() for kind in expected]
+        for place in places:
+            buffer.taken[place] = buffer.claims[place]
+            buffer.remove(place)
+        self._taken.setdefault(work.id, {}).setdefault(key, []).extend(places)
+        return [buffer.taken[place].event.event for place in places]
 
     def settle(self, work: int) -> tuple[dict[str, list[Claim]], dict[str, list[Place]]]:
         """The invocation completes: what it added and took, for the log."""
@@ -101,8 +108,10 @@ class Claims:
         taken = self._taken.pop(work, {})
         self._ordinals.pop(work, None)
         for key, places in taken.items():
+            buffer = self._buffers[key]
             for place in places:
-                self._buffers[key].taken.pop(place, None)
+                del buffer.taken[place]
+                buffer.withdrawn.discard(place)
         return added, taken
 
     def give_back(self, work: int) -> None:
@@ -112,13 +121,19 @@ class Claims:
 
     def _give_back(self, work: int) -> None:
         self._ordinals.pop(work, None)
+        added = self._added.pop(work, {})
+        for key, claims in added.items():
+            buffer = self._buffers[key]
+            for place in ((claim.work, claim.ordinal) for claim in claims):
+                if place in buffer.taken:
+                    buffer.withdrawn.add(place)
+                else:
+                    buffer.remove(place)
         for key, places in self._taken.pop(work, {}).items():
             buffer = self._buffers[key]
-            back = {place: buffer.taken.pop(place)[0] for place in places if place in buffer.taken}
+            back = {place: buffer.taken.pop(place) for place in places}
+            for place in buffer.withdrawn & back.keys():
+                del back[place]
+                buffer.withdrawn.discard(place)
             buffer.claims = {**back, **buffer.claims}
-            buffer.counts.update(type(c.event.event) for c in back.values())
-        for key, claims in self._added.pop(work, {}).items():
-            buffer = self._buffers[key]
-            for claim in claims:
-                if buffer.claims.pop((claim.work, claim.ordinal), None) is not None:
-                    buffer.counts[type(claim.event.event)] -= 1
+            buffer.counts.update(type(claim.event.event) for claim in back.values())

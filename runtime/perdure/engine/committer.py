@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -70,6 +69,7 @@ class Committer:
         self._engine = engine
         self._outcome = outcome
         self._relaxed = relaxed
+        self._aio = asyncio.get_running_loop()
         self._ticks: list[Tick] = []
         self._commands: list[Command] = []
         self._flight: list[FlightChange] = []
@@ -91,7 +91,7 @@ class Committer:
         """Take a tick; returns the commands that may be carried out at once."""
         self._note(tick, commands)
         if self._relaxed and not self._ticks:
-            self._first_pending = time.monotonic()
+            self._first_pending = self._aio.time()
         self._ticks.append(tick)
         now: Sequence[Command] = ()
         if self._may_run_ahead(tick, commands):
@@ -99,14 +99,14 @@ class Committer:
         else:
             self._commands.extend(commands)
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._commit_all())
+            self._task = self._aio.create_task(self._commit_all())
         return now
 
     def waiter(self, *, strict: bool) -> asyncio.Future[None] | None:
         """Resolves when all that was added is durable; None when there is nothing to wait for."""
         if self.idle or (not strict and self._relaxed and self._within_risk()):
             return None
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self._aio.create_future()
         (self._waiting if self._ticks else self._in_flight).append(waiter)
         return waiter
 
@@ -179,7 +179,7 @@ class Committer:
         """Whether what isn't durable, on its way or not, is within the bound."""
         first = self._first_pending if self._first_sent is None else self._first_sent
         at_risk = len(self._ticks) + self._sent
-        return at_risk <= RELAXED_TICKS and time.monotonic() - first < RELAXED_SECONDS
+        return at_risk <= RELAXED_TICKS and self._aio.time() - first < RELAXED_SECONDS
 
     def _may_run_ahead(self, tick: Tick, commands: Sequence[Command]) -> bool:
         # Nothing overtakes commands that have to wait: what they begin was there first.

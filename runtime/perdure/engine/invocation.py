@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from time import monotonic
 from typing import Any, Protocol
 
 from perdure.engine.model import Ending, Work
@@ -12,13 +11,16 @@ from perdure.events import Event
 
 
 class Invocation:
-    """One execution of a step in this process. Closed once the engine expects nothing more of it."""
+    """One execution of a step in this process. Closed once the engine expects nothing more of it.
+
+    started: the event loop's time.
+    """
 
     __slots__ = (
         "answers", "closed", "inside", "publishes", "replayed", "sends", "started", "task", "wait_keys", "work",
     )  # fmt: skip
 
-    def __init__(self, work: Work, *, replayed: bool) -> None:
+    def __init__(self, work: Work, *, replayed: bool, started: float) -> None:
         self.work = work
         self.task: asyncio.Task[None] | None = None
         self.closed = False
@@ -26,7 +28,7 @@ class Invocation:
         self.replayed = replayed
         self.sends = 0
         self.publishes = 0
-        self.started = monotonic()
+        self.started = started
         self.answers: dict[str, asyncio.Future[None]] = {}
         self.wait_keys: dict[str, int] = {}
 

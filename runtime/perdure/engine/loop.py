@@ -218,7 +218,7 @@ class Loop:
         work = command.work
         if self.state.draining:
             return
-        invocation = Invocation(work, replayed=work.id in self._replays)
+        invocation = Invocation(work, replayed=work.id in self._replays, started=self._aio.time())
         if self._gate is not None and not self._gate.enter():
             self._held.append(command)
             return
@@ -293,7 +293,7 @@ class Loop:
         work = invocation.work
         self._claims.give_back(work.id)
         now = self.now()
-        first_at = work.first_at or now - (clock_module.monotonic() - invocation.started)
+        first_at = work.first_at or now - (self._aio.time() - invocation.started)
         try:
             retry_at = self._retry_at(work, error, now - first_at, now)
         except Exception as broken:  # a policy that raises decides nothing: its error is the step's
