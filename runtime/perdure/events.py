@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any, ClassVar, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, cast
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     PlainSerializer,
     PlainValidator,
     PrivateAttr,
@@ -18,11 +20,29 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     model_serializer,
 )
+from pydantic_core import CoreSchema
 
 from perdure.naming import qualified_name, resolve
 
 
-class DictLikeModel(BaseModel):
+class _WithData(BaseModel):
+    _data: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+
+_init_private = _WithData.model_post_init  # pydantic's, for private attributes and nothing else
+_private = BaseModel.__dict__["__pydantic_private__"].__get__
+_set_private = BaseModel.__dict__["__pydantic_private__"].__set__
+
+
+def _has_only_data(cls: type[BaseModel]) -> bool:
+    """Whether `_data` is the one private attribute of `cls`, and no `model_post_init` of an author's is to run."""
+    return (
+        cls.__private_attributes__.keys() == {"_data"}
+        and inspect.unwrap(cls.model_post_init) is _init_private
+    )
+
+
+class DictLikeModel(_WithData):
     """A pydantic model that takes any further keyword and offers those like a dict.
 
     Declared fields are attributes only. Dynamic data is reached as attribute and by the mapping's
@@ -32,9 +52,10 @@ class DictLikeModel(BaseModel):
     # NaN and infinities stay what they are: as null a float field would refuse them on the way back.
     model_config = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
 
-    _data: dict[str, Any] = PrivateAttr(default_factory=dict)
     # Names that pydantic takes as fields, aliases included; computed once per class.
     __known_names__: ClassVar[frozenset[str]] = frozenset()
+    # Whether `__init__` sets up dynamic data, the only private attribute, instead of pydantic.
+    __only_data__: ClassVar[bool] = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -43,12 +64,26 @@ class DictLikeModel(BaseModel):
         for field in cls.__pydantic_fields__.values():
             names.update(a for a in (field.alias, field.validation_alias) if isinstance(a, str))
         cls.__known_names__ = frozenset(names)
+        if "__only_data__" not in cls.__dict__:
+            cls.__only_data__ = False
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        if schema["type"] == "model" and _has_only_data(cls):
+            # For private attributes pydantic calls back into Python, once for each class of the ancestry; that
+            # takes twice as long as all the rest of an event. `__init__` sets the only one itself.
+            cls.__only_data__ = True
+            return cast("CoreSchema", {name: part for name, part in schema.items() if name != "post_init"})
+        return schema
 
     def __init__(self, /, **params: Any) -> None:
         known = self.__known_names__
         # The common case, all keywords being fields, must cost no more than pydantic itself.
         if params.keys() <= known:
             self.__pydantic_validator__.validate_python(params, self_instance=self)
+            if self.__only_data__:
+                _set_private(self, {"_data": {}})
             return
         private_names = self.__private_attributes__
         fields: dict[str, Any] = {}
@@ -58,6 +93,8 @@ class DictLikeModel(BaseModel):
             target = fields if name in known else private if name in private_names else data
             target[name] = value
         self.__pydantic_validator__.validate_python(fields, self_instance=self)
+        if self.__only_data__:
+            _set_private(self, {"_data": {}})
         for name, value in private.items():
             # A dict of somebody else's must not be shared: events are changed by their owners.
             BaseModel.__setattr__(self, name, dict(value) if name == "_data" else value)
@@ -66,6 +103,12 @@ class DictLikeModel(BaseModel):
 
     def __getattr__(self, name: str) -> Any:
         cls = type(self)
+        if name == "_data" and cls.__only_data__:
+            private = _private(self)
+            if private is None:  # a subclass's `__init__` went past ours
+                private = {"_data": {}}
+                _set_private(self, private)
+            return private["_data"]
         if name in cls.__private_attributes__ or name in cls.__pydantic_fields__ or name.startswith("__"):
             return super().__getattr__(name)  # type: ignore[misc]
         private = object.__getattribute__(self, "__pydantic_private__")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from perdure.context.serializers import JsonSerializer
 from perdure.events import (
@@ -206,3 +208,60 @@ def test_step_states_are_as_in_the_origin() -> None:
     )
     assert changed.output_event_name is None
     assert "Document'>" in changed.input_event_name
+
+
+class Plain(Event):
+    path: str = ""
+
+
+class Counted(Event):
+    size: int
+    _doubled: int = PrivateAttr(default=0)
+
+    def model_post_init(self, context: Any) -> None:
+        super().model_post_init(context)
+        self._doubled = 2 * self.size
+
+
+class CountedAgain(Counted):
+    name: str = ""
+
+
+def test_an_authors_private_attributes_and_post_init_work_in_every_subclass() -> None:
+    for event in (Counted(size=2, colour="red"), CountedAgain(size=2, colour="red")):
+        assert (event._doubled, event.colour) == (4, "red")
+    assert CountedAgain.model_construct(size=3)._doubled == 6
+
+
+def test_an_event_without_them_is_built_without_a_call_back_into_python() -> None:
+    class Deeper(Plain):
+        depth: int
+
+    calls: list[Any] = []
+    try:
+        sys.setprofile(lambda frame, what, _: calls.append(frame.f_code.co_name) if what == "call" else None)
+        Deeper(path="p", depth=1)
+    finally:
+        sys.setprofile(None)
+    assert calls == ["__init__"]
+
+
+def test_dynamic_data_is_there_whatever_way_an_event_was_made() -> None:
+    class Past(Plain):
+        def __init__(self, **fields: Any) -> None:
+            BaseModel.__init__(self, **fields)
+
+    class Holder(BaseModel):
+        event: Plain
+
+    made = [
+        Past(path="p"),
+        Plain.model_construct(path="p"),
+        Holder.model_validate({"event": {"path": "p"}}).event,
+        Holder.model_validate_json('{"event": {"path": "p"}}').event,
+        copy.deepcopy(Plain(path="p")),
+        pickle.loads(pickle.dumps(Plain(path="p"))),
+    ]
+    for event in made:
+        event.colour = "red"
+        assert event.to_dict() == {"colour": "red"}
