@@ -8,6 +8,8 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from perdure.store.durability import Durability
+
 RUNS = Gauge("perdure_runs", "Runs by phase, as last seen.", ["phase"])
 RECONCILE = Histogram(
     "perdure_reconcile_seconds",
@@ -23,8 +25,21 @@ RECOVERY = Histogram(
 )
 TAKEOVERS = Counter("perdure_takeovers_total", "Successors started, by the cause.", ["cause"])
 STORE_UP = Gauge("perdure_store_up", "1 when the store answered the last look of a run.", ["store"])
+STORE_DURABLE = Gauge(
+    "perdure_store_durable",
+    "1 when the store keeps all that it acknowledges, 0 when it may lose some or doesn't say, and why.",
+    ["store", "reason"],
+)
 UNDECIDED = Counter("perdure_undecided_total", "Looks at a run that no rule covered: each is a bug.")
 FAILURES = Counter("perdure_reconcile_failures_total", "Looks at a run that ended in an error.")
+
+
+def tell_durable(store: str, durability: Durability) -> None:
+    """One series for each store: that of a reason that was mended goes."""
+    for labels in [labels for labels in STORE_DURABLE._metrics if labels[0] == store]:
+        if labels[1] != durability.reason:
+            STORE_DURABLE.remove(*labels)
+    STORE_DURABLE.labels(store, durability.reason).set(durability.status == "True")
 
 
 def count_runs(bodies: Iterable[Mapping[str, Any]]) -> None:

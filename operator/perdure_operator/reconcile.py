@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import structlog
 
 from perdure.control.decide import decide
-from perdure.control.observation import StoreState
 from perdure.errors import StoreError
 from perdure_operator import metrics
 from perdure_operator.apply import Applier
@@ -61,7 +60,9 @@ class Reconciler:
         place = (
             "default" if run.spec.store_ref is None else f"{run.metadata.namespace}/{run.spec.store_ref.name}"
         )
-        metrics.STORE_UP.labels(place).set(store.state in (StoreState.READY, StoreState.GRACE))
+        metrics.STORE_UP.labels(place).set(store.answers)
+        if store.answers:
+            metrics.tell_durable(place, store.durability)
         if run.status.completion_time is not None or run.metadata.deletion_timestamp is not None:
             self.observer.stores.forget(run.metadata.uid)
         if row == UNDECIDED:

@@ -40,6 +40,7 @@ from perdure.control.status import (
 )
 from perdure.control.transitions import pod_refused
 from perdure.store.base import InFlight, Lease, Meta
+from perdure.store.durability import UNTOLD, Durability
 
 T = TypeVar("T")
 NOW = 1_700_000_000.0
@@ -69,6 +70,7 @@ def status(**fields: Any) -> WorkflowRunStatus:
     return (
         live.with_condition("Accepted", "True", "Accepted", now=NOW - 500)
         .with_condition("StoreReady", "True", "Ready", now=NOW - 500)
+        .with_condition("StoreDurable", "True", "EveryWriteSynced", now=NOW - 500)
         .with_condition("Running", "True", "Running", now=NOW - 90)
         .with_condition("Finished", "False", "Live", now=NOW - 500)
         .with_condition("Succeeded", "Unknown", "Live", now=NOW - 500)
@@ -91,11 +93,14 @@ def dead(exit_code: int, **fields: Any) -> Pod:
 LEASE = Lease(2, "h2", 7.0)
 
 
+SYNCED = Durability("True", "EveryWriteSynced")
+
+
 def store(meta_: Meta | None = None, lease: Lease | None = None, **fields: Any) -> StoreView:
     known: dict[str, Any] = {
         "store_id": "store-1",
         "trouble_until": NOW - 1000,
-        "durable": "always",
+        "durability": SYNCED,
         "store_now": NOW,
     }
     return StoreView(StoreState.READY, meta=meta_, lease=lease, **{**known, **fields})
@@ -315,6 +320,19 @@ def test_row_10_a_status_that_was_lost_takes_over_the_epoch_of_the_store() -> No
     got = decide(spec(), WorkflowRunStatus(), look(store(meta(epoch=4))), NOW)
     assert kinds(got) == [SetStatus, Requeue]
     assert (written(got).epoch, written(got).attempt) == (4, 4)
+
+
+@pytest.mark.parametrize("durability", [UNTOLD, Durability("False", "EvictsKeys", "set noeviction")])
+def test_what_the_store_may_lose_is_said_from_the_first_and_when_it_changes(durability: Durability) -> None:
+    first = written(decide(spec(), WorkflowRunStatus(), look(store(None, durability=durability)), NOW))
+    changed = written(decide(spec(), status(), look(store(meta(), LEASE, durability=durability), pod()), NOW))
+    for said in (first.condition("StoreDurable"), changed.condition("StoreDurable")):
+        assert said is not None
+        assert (said.status, said.reason, said.message) == (
+            durability.status,
+            durability.reason,
+            durability.message,
+        )
 
 
 def test_row_10_no_state_is_made_in_a_store_without_identity() -> None:

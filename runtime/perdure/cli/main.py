@@ -14,6 +14,7 @@ from rich.console import Console
 from perdure.cli.errors import UsageError
 from perdure.errors import ManifestError, PerdureError
 from perdure.local.errors import LocalError
+from perdure.local.state import NAMESPACE
 
 app = typer.Typer(
     help="Durable Python workflows: on this machine as on a cluster.",
@@ -21,6 +22,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+Redis = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads it at run time
+    typer.Option(
+        help="URL of the Redis that keeps the state, instead of an embedded one.",
+        envvar="PERDURE_REDIS",
+        metavar="URL",
+    ),
+]
+Namespace = Annotated[str, typer.Option(help="The Kubernetes namespace of the run; 'local' is this machine.")]
 
 
 @app.callback()
@@ -50,12 +62,7 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option(help="The run's name; an unfinished run of that name is resumed."),
     ] = None,
-    redis: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="URL of a Redis to keep the state in, instead of an embedded one.", envvar="PERDURE_REDIS"
-        ),
-    ] = None,
+    redis: Redis = None,
     new: Annotated[bool, typer.Option("--new", help="Abandon an unfinished run of that name.")] = False,
     kill_runner: Annotated[
         bool,
@@ -82,6 +89,21 @@ def run(
         kill_runner=kill_runner,
     )
     raise typer.Exit(execute(options, console))
+
+
+@app.command()
+def doctor(
+    redis: Redis = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Tell in five lines whether runs can live in a Redis, and what it promises them.
+
+    Without --redis it looks at the one that `perdure run` would start. Exit status: 0 runs can live
+    there (what may be lost is told), 1 they can't, 2 nobody answers there.
+    """
+    from perdure.cli.doctor import examine
+
+    raise typer.Exit(examine(redis, namespace, Console()))
 
 
 def main() -> None:

@@ -7,25 +7,24 @@ import contextlib
 import os
 import random
 import signal
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from perdure.cli.connect import connect
 from perdure.cli.display import Display, display_for, steps_known
-from perdure.cli.errors import UsageError
 from perdure.cli.report import show_failure, show_result
 from perdure.cli.target import Target
 from perdure.control.api import WorkflowRun
 from perdure.control.outcome import Outcome, decode_outcome, decode_summary
-from perdure.errors import StoreAccessError, StoreUnavailableError
 from perdure.local.embedded import EmbeddedRedis
 from perdure.local.errors import LocalError
 from perdure.local.state import NAMESPACE, RunFolder, is_over
 from perdure.local.supervisor import GRACE_SECONDS, Sight, Supervisor
-from perdure.store.base import Store
+from perdure.store.base import Store, StoreFacts
+from perdure.store.durability import judge
 from perdure.store.redis import RedisStore
 
 COMPLETED, ENDED_OTHERWISE, BAD_INPUT = 0, 1, 2
@@ -102,7 +101,7 @@ class _Command:
         said = f"Resuming run '{self._folder.name}', at attempt {max(1, old.status.attempt)}."
         if old.spec != self._options.target.run.spec:
             said += " It goes on as it was started, though its manifest or input differs now; --new starts afresh."
-        self._console.print(said, markup=False, highlight=False, soft_wrap=True)
+        self._console_line(said)
         return old
 
     async def _begin(self, old: WorkflowRun | None, store: Store) -> WorkflowRun:
@@ -122,7 +121,8 @@ class _Command:
         """The store of a `new` or a resumed run. An embedded one begins empty with a new run."""
         url = self._options.redis_url
         if url is not None:
-            store = await _connect(url)
+            store, facts = await connect(url, patience=FIRST_CONNECT_SECONDS, tell=self._console_line)
+            self._warn(store, facts)
             try:
                 yield store, url, None
             finally:
@@ -139,6 +139,15 @@ class _Command:
             await store.close()
         finally:
             embedded.stop()
+
+    def _warn(self, store: RedisStore, facts: StoreFacts) -> None:
+        """The embedded one is what it is; a Redis of one's own may be other than one believes."""
+        said = judge(facts, self._options.target.run.spec.recovery.lease_seconds)
+        if said.status != "True":
+            self._console_line(f"Warning: {store.where}: {said.message} ({said.reason})")
+
+    def _console_line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     # --- meanwhile --------------------------------------------------------------------------------------
 
@@ -191,27 +200,3 @@ class _Command:
         show_failure(self._console, run, self._outcome, log)
         invalid = run.status.failure is not None and run.status.failure.reason == "InvalidSpec"
         return BAD_INPUT if invalid else ENDED_OTHERWISE
-
-
-async def _connect(url: str) -> RedisStore:
-    """A store that has answered. Raises UsageError when it doesn't, soon, with what to look at."""
-    until = time.monotonic() + FIRST_CONNECT_SECONDS
-    try:
-        store = RedisStore.from_url(url)
-    except ValueError as error:
-        raise UsageError(f"--redis: {error}") from error
-    while True:
-        try:
-            facts = await store.server()
-            break
-        except StoreAccessError as error:
-            raise UsageError(f"--redis: {error}") from error
-        except StoreUnavailableError as error:
-            if time.monotonic() > until:
-                raise UsageError(
-                    f"--redis: {error}. Tried for {FIRST_CONNECT_SECONDS:g} s; is the server up, and the URL right?"
-                ) from error
-            await asyncio.sleep(0.5)
-    if facts.role != "master":
-        raise UsageError(f"--redis: the server is a {facts.role}; give the URL of its master")
-    return store

@@ -44,18 +44,9 @@ def copy_progress(case: Case, meta: Meta) -> None:
 
 
 def copy_durability(case: Case) -> None:
-    """Draft StoreDurable: what a restart of the store may lose."""
-    match case.obs.store.durable:
-        case "always":
-            case.say("StoreDurable", "True", "EveryWriteSynced")
-        case "everysec":
-            case.say("StoreDurable", "False", "LastSecondAtRisk", "the store syncs to disk once a second")
-        case "no":
-            case.say(
-                "StoreDurable", "False", "NotSynced", "a restart of the store may lose what it acknowledged"
-            )
-        case _:
-            case.say("StoreDurable", "Unknown", "NotTold", "the store doesn't say how it keeps its data")
+    """Draft StoreDurable: whether the store keeps what it acknowledges, and what may be lost if not."""
+    said = case.obs.store.durability
+    case.say("StoreDurable", said.status, said.reason, said.message)
 
 
 def copy_restarts(case: Case, meta: Meta) -> None:

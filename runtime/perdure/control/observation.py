@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from perdure.store.base import Lease, Meta
+from perdure.store.durability import UNTOLD, Durability
 
 
 class PodState(StrEnum):
@@ -57,7 +58,7 @@ class StoreView:
     trouble_until: float = 0.0
     message: str = ""
     store_id: str = ""
-    durable: str = "unknown"
+    durability: Durability = UNTOLD
     meta: Meta | None = None
     lease: Lease | None = None
     inbox_pending: int = 0

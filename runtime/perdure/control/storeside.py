@@ -16,6 +16,7 @@ from perdure.control.outcome import Outcome, encode_outcome
 from perdure.control.storewatch import Clock, StoreWatch
 from perdure.errors import StoreAccessError, StoreUnavailableError
 from perdure.store.base import Reply, RunStore, Store, Tag
+from perdure.store.durability import judge
 
 StoreAction = InitStore | AdvanceEpoch | Finish | SetDesired | CleanStore
 
@@ -56,7 +57,7 @@ async def observe_store(
         facts,
         identity=identity or "",
         expected_id=expected_id,
-        durable=server.durable,
+        durability=judge(server, lease_seconds),
         lease_seconds=lease_seconds,
         now=clock(),
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from perdure.control.observation import StoreState, StoreView
 from perdure.store.base import RunFacts, StoreFacts
+from perdure.store.durability import Durability
 
 CLOCK_STEP = 1.0
 CROWD = 5
@@ -88,7 +89,7 @@ class StoreWatch:
         *,
         identity: str,
         expected_id: str,
-        durable: str,
+        durability: Durability,
         lease_seconds: float,
         now: Now,
     ) -> StoreView:
@@ -107,7 +108,7 @@ class StoreWatch:
             until=now.wall + left if left > 0 else 0.0,
             trouble_until=self._trouble.wall,
             store_id=identity,
-            durable=durable,
+            durability=durability,
             meta=facts.meta,
             lease=facts.lease,
             inbox_pending=facts.inbox_pending,

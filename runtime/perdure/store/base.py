@@ -155,6 +155,7 @@ class StoreFacts:
     run_id: the server process's own id; changes with each restart.
     durable: what a restart may lose, "always" (nothing), "everysec" (about a second), "no" (more),
     "unknown" (the service doesn't say).
+    settings: CONFIG's answers, as far as it gave any. info: INFO's fields.
     """
 
     run_id: str
@@ -163,6 +164,7 @@ class StoreFacts:
     durable: str
     store_time: float
     settings: Mapping[str, str] = field(default_factory=dict)
+    info: Mapping[str, str] = field(default_factory=dict)
 
 
 class Renewer(Protocol):

@@ -65,6 +65,11 @@ class RedisStore:
     def __repr__(self) -> str:
         return f"<RedisStore {self._address.where}>"
 
+    @property
+    def where(self) -> str:
+        """The server's name for people, without its secrets."""
+        return self._address.where
+
     def run(self, namespace: str, uid: str) -> RedisRunStore:
         return RedisRunStore(self, self._address, namespace, uid)
 
@@ -301,6 +306,7 @@ async def server_facts(link: Link, where: str) -> StoreFacts:
         durable=_durable(said, known),
         store_time=replies.seconds(time[0], time[1]),
         settings=known,
+        info=said,
     )
 
 
