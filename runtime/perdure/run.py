@@ -6,14 +6,14 @@ import asyncio
 import functools
 import json
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 
 from perdure.context.context import Context, current_invocation, encode_engine, set_current
 from perdure.context.serializers import BaseSerializer
 from perdure.context.state_store import Change, InMemoryStateStore
+from perdure.decorators import StepConfig
 from perdure.engine.gate import Gate
 from perdure.engine.invocation import Invocation
 from perdure.engine.journal import Journal
@@ -40,6 +40,7 @@ from perdure.events import (
     WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
+from perdure.stream import EventStream
 
 if TYPE_CHECKING:
     from perdure.workflow import Workflow
@@ -49,6 +50,11 @@ log = logging.getLogger("perdure.run")
 
 class Run:
     """The engine's host for one run: calls steps with their arguments, keeps state, stream and result."""
+
+    __slots__ = (
+        "__weakref__", "_serializer", "_stream", "admitted", "ending", "error", "loop", "result", "run_id",
+        "stop_event", "store", "workflow",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -72,11 +78,7 @@ class Run:
         self.stop_event: StopEvent | None = None  # the stream's last event
         self.error: BaseException | None = None  # what keeps the run from going on in this process
         self._serializer = serializer
-        self._stream: deque[Event] = deque()
-        self._stream_more: asyncio.Event = asyncio.Event()
-        self._stream_closed = False
-        self._stream_read = False
-        self._exposed = False
+        self._stream = EventStream()
         self.result: asyncio.Future[StopEvent] = asyncio.get_running_loop().create_future()
         self.loop = Loop(
             workflow._graph,
@@ -118,45 +120,57 @@ class Run:
 
     # --- the engine's host ------------------------------------------------------------------------------
 
-    async def call(self, invocation: Invocation) -> Any:
+    def call(self, invocation: Invocation) -> Awaitable[Any]:
         """Run the step of `invocation` with its events, resources and context."""
-        if not self._exposed:
-            return await self._call(invocation)
+        if self._stream.exposed:
+            return self._call_exposed(invocation)
+        config = self.workflow._graph.configs[invocation.work.step]
+        if config.is_async and not config.resources:
+            # The step's own coroutine, with none of ours around it.
+            awaitable: Awaitable[Any] = self._function(config)(**self._arguments(config, invocation))
+            return awaitable
+        return self._call_prepared(config, invocation)
+
+    async def _call_exposed(self, invocation: Invocation) -> Any:
         output: str | None = None
         self._step_state(invocation, StepState.RUNNING)
         try:
-            returned = await self._call(invocation)
+            config = self.workflow._graph.configs[invocation.work.step]
+            returned = await self._call_prepared(config, invocation)
             output = None if returned is None else str(type(returned))
         finally:
             self._step_state(invocation, StepState.NOT_RUNNING, output)
         return returned
 
-    async def _call(self, invocation: Invocation) -> Any:
-        workflow, work = self.workflow, invocation.work
-        config = workflow._graph.configs[work.step]
-        function = workflow._step(work.step)
-        context: Context[Any] = Context._of_run(self, invocation)
-        set_current(context)
-        arguments: dict[str, Any] = {}
-        if len(config.slots) == 1:
-            slot = config.slots[0]
-            arguments[slot.name] = (
-                [payload.event for payload in work.events] if slot.is_list else work.events[0].event
-            )
-        else:
-            for slot, payload in zip(config.slots, work.events, strict=True):
-                arguments[slot.name] = payload.event
-        if config.context_parameter is not None:
-            arguments[config.context_parameter] = context
+    async def _call_prepared(self, config: StepConfig, invocation: Invocation) -> Any:
+        """As `call`, for a step that needs resources or isn't async."""
+        arguments = self._arguments(config, invocation)
         if config.resources:
-            arguments.update(await workflow._resources.resolve(config.resources))
+            arguments.update(await self.workflow._resources.resolve(config.resources))
+        function = self._function(config)
         if config.is_async:
             return await function(**arguments)
         return await self.loop.in_thread(functools.partial(function, **arguments))
 
+    def _function(self, config: StepConfig) -> Callable[..., Any]:
+        return self.workflow._step(config.name)
+
+    def _arguments(self, config: StepConfig, invocation: Invocation) -> dict[str, Any]:
+        """The step's events and context, which becomes the current one."""
+        context: Context[Any] = Context._of_run(self, invocation)
+        set_current(context)
+        arguments: dict[str, Any] = {}
+        if config.slots[0].is_list:  # then it is the only one
+            arguments[config.slots[0].name] = [payload.event for payload in invocation.work.events]
+        else:
+            for slot, payload in zip(config.slots, invocation.work.events, strict=True):
+                arguments[slot.name] = payload.event
+        if config.context_parameter is not None:
+            arguments[config.context_parameter] = context
+        return arguments
+
     def show(self, event: Event) -> None:
-        self._stream.append(event)
-        self._stream_more.set()
+        self._stream.show(event)
 
     def _step_state(self, invocation: Invocation, state: StepState, output: str | None = None) -> None:
         work = invocation.work
@@ -191,7 +205,7 @@ class Run:
 
     def _tell(self, event: Event) -> None:
         """An event of the engine's own, for a stream that was opened with `expose_internal`."""
-        if self._exposed:
+        if self._stream.exposed:
             self.show(event)
 
     def outcome(self, ending: Ending) -> bytes:
@@ -217,8 +231,7 @@ class Run:
         stop, raised = self._verdict(ending, error)
         self.stop_event = stop
         self.show(stop)
-        self._stream_closed = True
-        self._stream_more.set()
+        self._stream.close()
         if self.result.done():
             return
         if raised is None:
@@ -309,22 +322,9 @@ class Run:
     def send_from_outside(self, event: Event, step: str | None) -> None:
         self.loop.submit(External(self.loop.now(), self.loop.payload(event), step))
 
-    async def stream_events(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
+    def stream_events(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
         """The run's events in publish order, to the last; each is given once."""
-        self._exposed = expose_internal
-        if self._stream_read:
-            raise WorkflowRuntimeError("All the streamed events have already been consumed.")
-        while True:
-            while self._stream:
-                event = self._stream.popleft()
-                if not self._stream and self._stream_closed:
-                    self._stream_read = True
-                yield event
-            if self._stream_closed:
-                self._stream_read = True
-                return
-            self._stream_more.clear()
-            await self._stream_more.wait()
+        return self._stream.read(expose_internal=expose_internal)
 
 
 def start_event(workflow: Workflow[Any], fields: dict[str, Any]) -> StartEvent:

@@ -144,9 +144,13 @@ class Workflow(Generic[ResultT]):
     @property
     def serializer(self) -> BaseSerializer:
         """The one given, else JSON that knows the workflow's own classes, wherever they are defined."""
-        if self._given_serializer is None:
-            self._given_serializer = JsonSerializer().with_types([*self.events, self._state_type])
-        return self._given_serializer
+        if self._given_serializer is not None:
+            return self._given_serializer
+        cls = type(self)
+        shared: BaseSerializer | None = cls.__dict__.get("_own_serializer")
+        if shared is None:
+            shared = cls._own_serializer = JsonSerializer().with_types([*self.events, self._state_type])
+        return shared
 
     @classmethod
     def add_step(cls, func: Callable[..., Any]) -> None:
@@ -159,7 +163,7 @@ class Workflow(Generic[ResultT]):
         if config.name in get_steps_from_class(cls):
             raise WorkflowValidationError(f"A step {config.name} is already part of {cls.__qualname__}")
         cls._step_functions[config.name] = func
-        cls._compiled_graph = None
+        cls._compiled_graph = cls._own_serializer = None
 
     def validate(self, *, validate_resource_configs: bool = True, validate_resources: bool = False) -> bool:
         """Check the graph of steps and events. True when a person's answer takes part in it.
@@ -299,7 +303,9 @@ class Workflow(Generic[ResultT]):
 
     # --- for the engine ------------------------------------------------------------------------------------
 
+    # Of the class, not inherited: all objects of it share them.
     _compiled_graph: ClassVar[Graph | None] = None
+    _own_serializer: ClassVar[BaseSerializer | None] = None
 
     @property
     def _graph(self) -> Graph:

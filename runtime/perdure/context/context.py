@@ -271,6 +271,8 @@ class Context(Generic[StateT]):
         if wait is None or (wait.event is None and not wait.over):
             deadline = None if timeout is None else loop.now() + timeout
             answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if invocation.answers is None:
+                invocation.answers = {}
             invocation.answers[key] = answer
             payload = loop.payload(prompt) if prompt is not None else None
             loop.submit_from(invocation, WaitBegan(work.id, key, type_, requirements, deadline, payload))
@@ -370,6 +372,8 @@ def _requirements(requirements: dict[str, Any] | None) -> bytes | None:
 
 def _waiter_key(invocation: Invocation, base: str) -> str:
     """Two equal waits of one invocation are told apart by their order."""
+    if invocation.wait_keys is None:
+        invocation.wait_keys = {}
     number = invocation.wait_keys.get(base, 0)
     invocation.wait_keys[base] = number + 1
     return f"{base}|{number}"

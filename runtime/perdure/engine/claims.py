@@ -36,6 +36,8 @@ class _Buffer:
 class Claims:
     """All buffers of a run, by `step/buffer id`, as its open invocations see them."""
 
+    __slots__ = ("_added", "_buffers", "_lock", "_ordinals", "_taken")
+
     def __init__(self, state: State) -> None:
         self._buffers = {key: _Buffer(claims) for key, claims in state.buffers.items()}
         self._added: dict[int, dict[str, list[Claim]]] = {}
@@ -100,6 +102,8 @@ class Claims:
 
     def settle(self, work: int) -> tuple[dict[str, list[Claim]], dict[str, list[Place]]]:
         """The invocation completes: what it added and took, for the log."""
+        if work not in self._ordinals:
+            return {}, {}  # it collected nothing, as most don't
         with self._lock:
             return self._settle(work)
 

@@ -13,7 +13,7 @@ from perdure.events import Event
 class Invocation:
     """One execution of a step in this process. Closed once the engine expects nothing more of it.
 
-    started: the event loop's time.
+    started: the event loop's time. answers, wait_keys: None until it waits for something.
     """
 
     __slots__ = (
@@ -29,15 +29,15 @@ class Invocation:
         self.sends = 0
         self.publishes = 0
         self.started = started
-        self.answers: dict[str, asyncio.Future[None]] = {}
-        self.wait_keys: dict[str, int] = {}
+        self.answers: dict[str, asyncio.Future[None]] | None = None
+        self.wait_keys: dict[str, int] | None = None
 
 
 class Host(Protocol):
     """Who runs the engine: calls the steps, shows the events, takes the end."""
 
     def call(self, invocation: Invocation) -> Awaitable[Any]:
-        """Run the step of `invocation.work` with its arguments."""
+        """Run the step of `invocation.work` with its arguments. Called within the invocation's task."""
         ...
 
     def show(self, event: Event) -> None:

@@ -59,6 +59,12 @@ CANCEL_GRACE = 0.5  # seconds that steps have to end in once the run has
 class Loop:
     """One run in one process: its state, its open invocations, its commits."""
 
+    __slots__ = (
+        "_aio", "_claims", "_committer", "_drained", "_errors", "_gate", "_held", "_host", "_open", "_opened",
+        "_replays", "_said_idle", "_stopped", "_stopping", "_thread", "_untimed", "attempts", "codec", "elapsed",
+        "error", "graph", "now", "state", "timed_out_steps", "timeout", "timers",
+    )  # fmt: skip
+
     def __init__(
         self,
         graph: Graph,
@@ -91,6 +97,7 @@ class Loop:
         self._thread = threading.get_ident()
         self._claims = Claims(state)
         self._open: dict[int, Invocation] = {}
+        self._replays: frozenset[int] = frozenset()
         self._stopped = False
         self._stopping: asyncio.Task[None] | None = None
         self.timers = Timers(self._aio)
@@ -132,7 +139,10 @@ class Loop:
         """Apply `tick`; from any thread. One that comes after the run's end changes nothing."""
         if threading.get_ident() != self._thread:
             self._aio.call_soon_threadsafe(self.submit, tick)
-            return
+        else:
+            self._apply(tick)
+
+    def _apply(self, tick: Tick) -> None:
         if self._stopped or self.state.ending is not None:
             return
         if self._untimed and isinstance(tick, Begin | Takeover):
@@ -219,14 +229,13 @@ class Loop:
         if self.state.draining:
             return
         invocation = Invocation(work, replayed=work.id in self._replays, started=self._aio.time())
-        if self._gate is not None and not self._gate.enter():
-            self._held.append(command)
-            return
-        invocation.inside = self._gate is not None
+        if self._gate is not None:
+            if not self._gate.enter():
+                self._held.append(command)
+                return
+            invocation.inside = True
         self._open[work.id] = invocation
         invocation.task = self._aio.create_task(self._run(invocation))
-
-    _replays: frozenset[int] = frozenset()
 
     async def _run(self, invocation: Invocation) -> None:
         work = invocation.work
@@ -246,14 +255,16 @@ class Loop:
                 return
             tick = self._failed(invocation, error)
         finally:
-            self._leave(invocation)
+            if invocation.inside:
+                self._leave(invocation)
         if not invocation.closed:
             invocation.closed = True
             self._open.pop(work.id, None)
             if self._errors and isinstance(tick, Returned):
                 self._errors.pop(work.id, None)
-            self.submit(tick)
-            self.check_drained()
+            self._apply(tick)
+            if self._drained is not None:
+                self.check_drained()
 
     def _returned(self, invocation: Invocation, result: Any) -> Tick:
         work = invocation.work
@@ -280,14 +291,7 @@ class Loop:
                 f"Step function {work.step} returned {type(result).__name__} instead of an Event instance."
             )
         added, taken = self._claims.settle(work.id)
-        return Returned(
-            time=self.now(),
-            work=work.id,
-            events=events,
-            many=isinstance(result, list),
-            added=added,
-            taken=taken,
-        )
+        return Returned(self.now(), work.id, events, isinstance(result, list), added, taken)
 
     def _failed(self, invocation: Invocation, error: BaseException) -> Failed:
         work = invocation.work
@@ -355,7 +359,7 @@ class Loop:
         if invocation is None:
             self._start(Start(work))
             return
-        for key, answer in invocation.answers.items():
+        for key, answer in (invocation.answers or {}).items():
             wait = (work.waits or {}).get(key)
             if wait is not None and (wait.event is not None or wait.over) and not answer.done():
                 answer.set_result(None)

@@ -383,22 +383,33 @@ def _enc_hook(value: Any) -> Any:
     raise NotImplementedError(f"can't encode a {type(value).__name__}")
 
 
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
+
+
 class Codec:
     """Encodes ticks and states of one run; events by `events`, everything else by msgspec."""
 
+    __slots__ = ("_events", "_state", "_ticks")
+
     def __init__(self, events: EventCodec) -> None:
         self._events = events
-        encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
-        self.encode_ticks: Callable[[list[Tick]], bytes] = encoder.encode
-        self.encode_state: Callable[[State], bytes] = encoder.encode
-        self._ticks = msgspec.msgpack.Decoder(list[Tick], dec_hook=self._dec_hook)
-        self._state = msgspec.msgpack.Decoder(State, dec_hook=self._dec_hook)
+        # Made when they are needed: a run in memory encodes and decodes nothing.
+        self._ticks: msgspec.msgpack.Decoder[list[Tick]] | None = None
+        self._state: msgspec.msgpack.Decoder[State] | None = None
 
     def payload(self, event: Event) -> Payload:
         return Payload(event, self._events)
 
+    def encode_ticks(self, ticks: list[Tick]) -> bytes:
+        return _ENCODER.encode(ticks)
+
+    def encode_state(self, state: State) -> bytes:
+        return _ENCODER.encode(state)
+
     def decode_ticks(self, data: bytes) -> list[Tick]:
         """Raises CheckpointCorruptError when `data` isn't what `encode_ticks` gives."""
+        if self._ticks is None:
+            self._ticks = msgspec.msgpack.Decoder(list[Tick], dec_hook=self._dec_hook)
         try:
             return self._ticks.decode(data)
         except msgspec.MsgspecError as error:
@@ -406,6 +417,8 @@ class Codec:
 
     def decode_state(self, data: bytes) -> State:
         """Raises CheckpointCorruptError when `data` isn't what `encode_state` gives."""
+        if self._state is None:
+            self._state = msgspec.msgpack.Decoder(State, dec_hook=self._dec_hook)
         try:
             return self._state.decode(data)
         except msgspec.MsgspecError as error:

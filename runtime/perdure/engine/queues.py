@@ -64,9 +64,10 @@ def new_work(
     stream: int = 0,
     recoveries: dict[str, int] | None = None,
 ) -> None:
-    work = Work(id=state.next_id, step=step, events=events, stream=stream, recoveries=recoveries)
-    state.next_id += 1
-    state.works[work.id] = work
+    number = state.next_id
+    work = Work(number, step, events, stream, recoveries=recoveries)
+    state.next_id = number + 1
+    state.works[number] = work
     if stream:
         state.streams[stream].open += 1
     enqueue(graph, state, work, out)
