@@ -861,6 +861,33 @@ def test_what_a_failed_step_added_and_another_took_and_gave_back_is_there_once()
     assert virtual_time.run(go()) == [1, 2]
 
 
+def test_a_step_that_fails_after_what_it_added_was_taken_for_good_is_tried_again():
+    class Sets(Workflow):
+        @step
+        async def start(self, ctx: Context, ev: StartEvent) -> None:
+            ctx.send_event(Item(number=1))
+            ctx.send_event(Item(number=2))
+
+        @step(retry_policy=retry_policy(wait=wait_fixed(10), stop=stop_after_attempt(2)))
+        async def pair(self, ctx: Context, ev: Item) -> Paired | Done:
+            found = ctx.collect_events(ev, [Item] * 2)
+            if found:
+                return Paired(number=sum(e.number for e in found))
+            await asyncio.sleep(5)
+            if ctx.attempt == 0:
+                raise LookupError
+            return Done(number=ev.number)
+
+        @step
+        async def end(self, paired: Paired, done: Done) -> StopEvent:
+            return StopEvent(result=(paired.number, done.number))
+
+    async def go():
+        return (await open_run(Sets(), Log(), now=asyncio.get_running_loop().time).result).result
+
+    assert virtual_time.run(go()) == (3, 1)
+
+
 def test_an_answer_that_a_step_finds_is_given_once_it_is_durable():
     """The step is run again after a crash; the answer comes before its wait does, and is on its way still."""
     given_with = []

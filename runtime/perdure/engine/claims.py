@@ -131,7 +131,7 @@ class Claims:
             for place in ((claim.work, claim.ordinal) for claim in claims):
                 if place in buffer.taken:
                     buffer.withdrawn.add(place)
-                else:
+                elif place in buffer.claims:  # else who took it has completed: it is the work's `spent`
                     buffer.remove(place)
         for key, places in self._taken.pop(work, {}).items():
             buffer = self._buffers[key]
