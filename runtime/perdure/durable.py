@@ -15,8 +15,9 @@ from perdure.engine.model import FORMAT, Begin, Codec, State
 from perdure.engine.reduce import reduce
 from perdure.engine.values import restore
 from perdure.errors import CheckpointCorruptError, IncompatibleError
+from perdure.inbox import Inbox
 from perdure.run import Run, start_event
-from perdure.store.base import Acquired
+from perdure.store.base import Acquired, Renewed
 from perdure.store.records import Record
 from perdure.store.session import RunSession
 from perdure.workflow import Workflow
@@ -46,9 +47,10 @@ class StoreClock:
 class DurableRun:
     """One acquired run of a workflow, executing in this process on the running event loop."""
 
-    def __init__(self, run: Run, clock: StoreClock) -> None:
+    def __init__(self, run: Run, clock: StoreClock, inbox: Inbox) -> None:
         self._run = run
         self._clock = clock
+        self._inbox = inbox
 
     @classmethod
     def start(
@@ -92,7 +94,9 @@ class DurableRun:
             run.begin(first)
         else:
             run.loop.take_over(session.epoch)
-        return cls(run, clock)
+        inbox = Inbox(session, run)
+        inbox.read()  # what came while nobody held the run
+        return cls(run, clock, inbox)
 
     @property
     def run(self) -> Run:
@@ -123,8 +127,10 @@ class DurableRun:
         """The run can't go on here (its lease is lost): cancel the steps, write nothing more."""
         self._run.loop.stop(None, error)
 
-    def renewed(self, store_time: float) -> None:
-        self._clock.set(store_time)
+    def renewed(self, renewed: Renewed) -> None:
+        """What the store told with a renewal: its time, and whether an event came in."""
+        self._clock.set(renewed.store_time)
+        self._inbox.look(renewed.inbox_last_id)
 
 
 def fold(

@@ -61,6 +61,14 @@ class RunEndedError(PerdureError):
         self.outcome = outcome
 
 
+class InboxFullError(PerdureError):
+    """So many events wait for the run that it takes no more."""
+
+
+class UnfitEventError(PerdureError):
+    """An event from outside is none of the workflow's, or its fields don't fit."""
+
+
 class StoreError(PerdureError):
     """The root of what a store raises."""
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "local"  # of all runs outside a cluster
 LEASE_SECONDS = 10.0
+MAX_BYTES = 64 * 1024 * 1024  # of a record, and of a snapshot
 
 
 def run_in_program(
@@ -171,7 +172,7 @@ async def _open_now(
         if isinstance(epoch, bytes):
             return recorded_result(workflow, epoch)
         holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
-        session = RunSession(run, epoch=epoch, holder=holder)
+        session = RunSession(run, epoch=epoch, holder=holder, max_bytes=MAX_BYTES)
         sent_at = time.monotonic()
         try:
             acquired = await session.acquire(int(LEASE_SECONDS * 1000))
@@ -195,7 +196,7 @@ async def _open_now(
     loop = asyncio.get_running_loop()
 
     def renewed(answer: Renewed, _sent_at: float) -> None:
-        loop.call_soon_threadsafe(durable.renewed, answer.store_time)
+        loop.call_soon_threadsafe(durable.renewed, answer)
 
     def lost(reason: str) -> None:
         error = LeaseLostError(

@@ -18,11 +18,12 @@ from perdure.engine.gate import Gate
 from perdure.engine.invocation import Invocation
 from perdure.engine.journal import Journal
 from perdure.engine.loop import Loop
-from perdure.engine.model import Begin, Ending, External, State
+from perdure.engine.model import Begin, Ending, External, Refused, State
 from perdure.engine.values import difference
 from perdure.engine.waits import type_name
 from perdure.errors import (
     CheckpointTooLargeError,
+    UnfitEventError,
     WorkflowCancelledByUser,
     WorkflowRuntimeError,
     WorkflowTimeoutError,
@@ -40,6 +41,8 @@ from perdure.events import (
     WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
+from perdure.inbox import event_of
+from perdure.store.base import Message
 from perdure.stream import EventStream
 
 if TYPE_CHECKING:
@@ -321,6 +324,21 @@ class Run:
 
     def send_from_outside(self, event: Event, step: str | None) -> None:
         self.loop.submit(External(self.loop.now(), self.loop.payload(event), step))
+
+    def receive(self, position: str, sent: Message, limit: int) -> None:
+        """Take an event of the inbox, or refuse it for good: it must not stand in the way of the next.
+
+        limit: of its data, in bytes.
+        """
+        now = self.loop.now()
+        try:
+            payload = self.loop.payload(event_of(self.loop.graph, sent, limit))
+        except (UnfitEventError, ValueError) as error:
+            reason = str(error) if isinstance(error, UnfitEventError) else "it can't be made durable"
+            log.error("refused the event %s of type %s from outside: %s", sent.id, sent.kind, reason)
+            self.loop.submit(Refused(now, position, sent.id, sent.kind, reason))
+        else:
+            self.loop.submit(External(now, payload, inbox=position))
 
     def stream_events(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
         """The run's events in publish order, to the last; each is given once."""

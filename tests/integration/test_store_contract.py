@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from perdure.errors import CheckpointCorruptError
-from perdure.store.base import Acquired, Commit, Renewed, Reply, RunStore, Store, Tag
+from perdure.store.base import (
+    INBOX_BYTES,
+    INBOX_ENTRIES,
+    Acquired,
+    Commit,
+    Message,
+    Renewed,
+    Reply,
+    RunStore,
+    Store,
+    Tag,
+)
 from perdure.store.keys import RunKeys
 from perdure.store.memory import MemoryStore
 from perdure.store.records import check, digest, frame, frame_snapshot, input_record
@@ -45,7 +56,7 @@ class Case:
     async def arrive(self, event_id: str) -> None:
         """An event from outside."""
         if isinstance(self.store, MemoryStore):
-            self.store.runs[NAMESPACE, self.uid].inbox.append((event_id, b"event"))
+            self.store.runs[NAMESPACE, self.uid].inbox.append((event_id, Message("", "", b"event")))
         else:
             assert isinstance(self.store, RedisStore)
             async with self.store.link() as link:
@@ -104,6 +115,8 @@ async def test_nothing_can_be_done_to_an_unknown_run(case: Case) -> None:
         await run.advance(2, "Crashed"),
         await run.finish(2, b"{}"),
         await run.set_desired("Cancelled"),
+        await run.send(Message("1", "Answer", b"{}")),
+        await run.reopen(2, 1),
     ]
     assert [a.tag for a in answers if isinstance(a, Reply)] == [Tag.NOMETA] * len(answers)
     assert (await run.facts()).meta is None
@@ -307,6 +320,137 @@ async def test_a_drained_run_is_given_back_whatever_came_in(case: Case) -> None:
     await case.held()
     await case.arrive("3-0")
     assert (await case.run.release(1, "a", "yield")).ok
+
+
+# --- events from outside --------------------------------------------------------------------------------
+
+
+def message(event_id: str, data: bytes = b"{}") -> Message:
+    return Message(event_id, "Answer", data)
+
+
+@on_every_store
+async def test_an_event_is_taken_once_per_id_and_read_in_order(case: Case) -> None:
+    await case.init()
+    assert await case.run.send(message("one", b'{"n":1}')) == Reply(Tag.OK, 1)
+    assert await case.run.send(message("two")) == Reply(Tag.OK, 2)
+    assert await case.run.send(message("one", b'{"n":2}')) == Reply(Tag.OK, 0)
+    found = await case.run.inbox("", 10)
+    assert [sent for _, sent in found] == [message("one", b'{"n":1}'), message("two")]
+    assert await case.run.inbox(found[0][0], 10) == found[1:]
+    assert await case.run.inbox("", 1) == found[:1]
+    assert (await case.run.facts()).inbox_pending == 2
+
+
+@on_every_store
+async def test_an_acknowledged_event_is_gone_and_its_id_still_known(case: Case) -> None:
+    await case.held()
+    await case.run.send(message("one"))
+    await case.run.send(message("two"))
+    (first, _), second = await case.run.inbox("", 10)
+    assert (await case.commit(1, inbox_ack=first)).ok
+    assert await case.run.inbox("", 10) == [second]
+    assert await case.run.send(message("one")) == Reply(Tag.OK, 0)
+    renewed = await case.run.renew(1, "a", TTL)
+    assert isinstance(renewed, Renewed) and renewed.inbox_last_id == second[0]
+
+
+@on_every_store
+async def test_an_event_for_a_run_that_ended_is_refused_unless_it_came_in_before(case: Case) -> None:
+    await case.held()
+    await case.run.send(message("before"))
+    await case.commit(1, outcome=b'{"r":1}')
+    assert await case.run.send(message("before")) == Reply(Tag.OK, 0)
+    assert await case.run.send(message("after")) == Reply(Tag.OUTCOME, 0, b'{"r":1}')
+    assert (await case.run.facts()).inbox_pending == 1
+
+
+@on_every_store
+async def test_a_run_being_deleted_takes_no_event(case: Case) -> None:
+    await case.init()
+    await case.run.advance(2, "Deleted", deleted=True)
+    assert await case.run.send(message("one")) == Reply(Tag.NOMETA)
+
+
+@on_every_store
+async def test_an_inbox_is_bounded_in_bytes_and_takes_more_when_some_were_acknowledged(case: Case) -> None:
+    await case.held()
+    half = b"x" * (INBOX_BYTES // 2)
+    for number in range(2):
+        assert (await case.run.send(message(f"half-{number}", half))).ok
+    assert await case.run.send(message("more", b"x")) == Reply(Tag.FULL, 2)
+    assert (await case.run.facts()).inbox_pending == 2
+    (first, _), _ = await case.run.inbox("", 10)
+    assert (await case.commit(1, inbox_ack=first)).ok
+    assert await case.run.send(message("more", half)) == Reply(Tag.OK, 2)
+    assert await case.run.send(message("most", b"x")) == Reply(Tag.FULL, 2)
+
+
+@on_every_store
+async def test_an_inbox_is_bounded_in_entries(case: Case) -> None:
+    await case.held()
+    for start in range(0, INBOX_ENTRIES, 100):
+        await asyncio.gather(*(case.run.send(message(str(start + n))) for n in range(100)))
+    assert await case.run.send(message("more")) == Reply(Tag.FULL, INBOX_ENTRIES)
+    last = (await case.run.inbox("", INBOX_ENTRIES))[-1][0]
+    assert (await case.commit(1, inbox_ack=last)).ok
+    assert await case.run.send(message("more")) == Reply(Tag.OK, 1)
+    assert await case.run.send(message("9999")) == Reply(Tag.OK, 0), "remembered, though it was taken out"
+    assert await case.run.send(message("0")) == Reply(Tag.OK, 2), (
+        "the first one's id made room for the last one's"
+    )
+
+
+@on_every_store
+async def test_clean_removes_inbox_and_remembered_ids(case: Case) -> None:
+    await case.init()
+    await case.run.send(message("one"))
+    await case.run.clean()
+    await case.init()
+    assert await case.run.send(message("one")) == Reply(Tag.OK, 1)
+
+
+# --- a failed run taken up again ------------------------------------------------------------------------
+
+
+@on_every_store
+async def test_reopening_takes_the_outcome_off_once_and_fences(case: Case) -> None:
+    await case.held()
+    await case.run.set_desired("DeadlineExceeded")
+    await case.commit(1, outcome=b'{"reason":"StepFailed"}')
+    assert await case.run.reopen(1, 1) == Reply(Tag.FENCED, 1), "decided on an old observation"
+    assert await case.run.reopen(2, 1) == Reply(Tag.OK, 2)
+    meta = await case.meta()
+    assert (meta.outcome, meta.epoch, meta.holder, meta.cause, meta.desired, meta.reopened) == (
+        None, 2, "", "Reopened", "Running", 1,
+    )  # fmt: skip
+    assert await case.commit(2) == Reply(Tag.FENCED, 2), "who committed the outcome may not go on"
+    assert isinstance(await case.run.acquire(2, "b", TTL), Acquired)
+    assert await case.run.reopen(3, 1) == Reply(Tag.OK, 2), "its reply was lost: it is done already"
+    assert (await case.commit(2, epoch=2, holder="b", outcome=b"again")).ok
+    assert await case.run.reopen(3, 1) == Reply(Tag.OK, 2)
+    assert (await case.meta()).outcome == b"again", "the first reopening doesn't undo the second end"
+    assert await case.run.reopen(3, 2) == Reply(Tag.OK, 3)
+
+
+@on_every_store
+async def test_reopening_forgets_how_often_invocations_were_cut_off(case: Case) -> None:
+    await case.held()
+    await case.commit(1, flight=[("+", "7", "poison")])
+    await case.run.advance(2, "Crashed")
+    await case.run.acquire(2, "b", TTL)
+    assert (await case.meta()).in_flight[0].cuts == 1
+    await case.run.finish(3, b'{"reason":"NoProgress"}')
+    await case.run.reopen(4, 1)
+    assert isinstance(await case.run.acquire(4, "c", TTL), Acquired)
+    assert [(f.step, f.cuts) for f in (await case.meta()).in_flight] == [("poison", 0)]
+
+
+@on_every_store
+async def test_a_run_being_deleted_is_not_reopened(case: Case) -> None:
+    await case.init()
+    await case.run.advance(2, "Deleted", deleted=True)
+    assert await case.run.reopen(3, 1) == Reply(Tag.NOMETA)
 
 
 # --- the outcome is set once ----------------------------------------------------------------------------

@@ -32,6 +32,7 @@ WRITES = frozenset(
         "XDEL",
         "XTRIM",
         "ZADD",
+        "ZREMRANGEBYRANK",
     ]
 )
 READS = frozenset(
@@ -51,10 +52,11 @@ READS = frozenset(
         "XLEN",
         "XRANGE",
         "XREVRANGE",
+        "ZSCORE",
     ]
 )
 # Refusals that a full server answers to a script's first write: those must be the first.
-DENY_OOM = frozenset({"HSET", "RPUSH", "SET"})
+DENY_OOM = frozenset({"HSET", "RPUSH", "SET", "XADD"})
 
 FOLDER = resources.files("perdure.store").joinpath("lua")
 FILES = sorted(entry.name for entry in FOLDER.iterdir() if entry.name.endswith(".lua"))
@@ -112,9 +114,13 @@ def test_every_script_is_known_by_name() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_script_checks_everything_before_it_writes(name: str) -> None:
-    first = {"commit.lua": "RPUSH", "init.lua": "RPUSH", "renew.lua": "PEXPIRE", "cut.lua": "PERSIST"}.get(
-        name
-    )
+    first = {
+        "commit.lua": "RPUSH",
+        "init.lua": "RPUSH",
+        "renew.lua": "PEXPIRE",
+        "cut.lua": "PERSIST",
+        "send.lua": "XADD",
+    }.get(name)
     assert problems(source(name), first=first) == []
 
 

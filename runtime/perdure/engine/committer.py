@@ -19,6 +19,8 @@ from perdure.engine.model import (
     Finish,
     Halted,
     Publish,
+    Refused,
+    Reopened,
     Resume,
     Returned,
     Start,
@@ -33,7 +35,7 @@ from perdure.errors import CheckpointTooLargeError
 RELAXED_TICKS = 64  # how much a Relaxed run may have at risk
 RELAXED_SECONDS = 0.1
 
-_ALWAYS_STRICT = (Halted, Drain, Takeover, WaitBegan, External)
+_ALWAYS_STRICT = (Halted, Drain, Takeover, Reopened, WaitBegan, External, Refused)
 
 
 class Engine(Protocol):
@@ -74,6 +76,7 @@ class Committer:
         self._commands: list[Command] = []
         self._flight: list[FlightChange] = []
         self._progress = False
+        self._inbox_ack = ""
         self._waiting: list[asyncio.Future[None]] = []  # for the next commit
         self._in_flight: list[asyncio.Future[None]] = []  # for the one that is on its way
         self._held = False  # whether the commit on its way lets commands out when it is done
@@ -147,6 +150,7 @@ class Committer:
         state = self._state
         flight, self._flight = self._flight, []
         progress, self._progress = self._progress, False
+        inbox_ack, self._inbox_ack = self._inbox_ack, ""
         return Batch(
             payload=self._codec.encode_ticks(ticks),
             progress=progress,
@@ -155,6 +159,7 @@ class Committer:
             outcome=self._outcome(state.ending) if state.ending is not None else None,
             published=[c.event.data for c in commands if isinstance(c, Publish)],
             snapshot=self._codec.encode_state(state) if self._journal.wants_snapshot else None,
+            inbox_ack=inbox_ack,
         )
 
     def _note(self, tick: Tick, commands: Sequence[Command]) -> None:
@@ -163,11 +168,14 @@ class Committer:
             self._flight.append(("-", str(tick.work), ""))
             self._progress = True
         elif isinstance(tick, Failed):
-            if tick.work not in self._state.works:
+            if tick.retry_at is None:
                 self._flight.append(("-", str(tick.work), ""))
         elif isinstance(tick, Wrote) and tick.work:
             self._flight.append(("=", str(tick.work), ""))
             self._progress = True
+        elif isinstance(tick, External | Refused):
+            # They leave the inbox by the commit that has them: neither lost nor taken twice.
+            self._inbox_ack = tick.inbox or self._inbox_ack
         elif isinstance(tick, WaitBegan):
             # Who waits in the engine runs no code that could bring the process down.
             self._flight.append(("-", str(tick.work), ""))

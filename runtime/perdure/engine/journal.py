@@ -23,6 +23,7 @@ class Batch:
     summary: JSON for the run's status, at most a few hundred bytes.
     outcome: JSON, given with the last batch of a run only.
     published: encoded events for readers outside.
+    inbox_ack: all events of the inbox up to this id are in this batch or before it ("" for none new).
     snapshot: the whole state after this batch, given when `Journal.wants_snapshot` was true.
     """
 
@@ -33,6 +34,7 @@ class Batch:
     outcome: bytes | None = None
     published: list[bytes] = field(default_factory=list)
     snapshot: bytes | None = None
+    inbox_ack: str = ""
 
 
 class Journal(Protocol):

@@ -35,6 +35,7 @@ from perdure.engine.model import (
     Halted,
     Payload,
     Publish,
+    Reopened,
     Resume,
     Returned,
     Start,
@@ -143,9 +144,9 @@ class Loop:
             self._apply(tick)
 
     def _apply(self, tick: Tick) -> None:
-        if self._stopped or self.state.ending is not None:
+        if self._stopped or (self.state.ending is not None and not isinstance(tick, Reopened)):
             return
-        if self._untimed and isinstance(tick, Begin | Takeover):
+        if self._untimed and isinstance(tick, Begin | Takeover | Reopened):
             self._aio.call_soon(self._arm_timeout)
         try:
             commands: Sequence[Command] = reduce(self.graph, self.state, tick)
@@ -478,9 +479,10 @@ class Loop:
     # --- taking up where another process left ---------------------------------------------------------
 
     def take_over(self, epoch: int) -> None:
-        """Run again what was cut off; log it."""
+        """Run again what was cut off, or what failed if the run had ended; log it."""
         self._replays = frozenset(n for q in self.state.steps.values() for n in q.active | q.waiting)
-        self.submit(Takeover(self.now(), epoch))
+        again = Takeover if self.state.ending is None else Reopened
+        self.submit(again(self.now(), epoch))
 
     def collect(
         self, invocation: Invocation, event: Event, expected: Sequence[type[Event]], buffer_id: str

@@ -88,12 +88,30 @@ class Takeover(msgspec.Struct, array_like=True, tag="takeover"):
     epoch: int
 
 
+class Reopened(msgspec.Struct, array_like=True, tag="reopened"):
+    """A run that failed is taken up again, at the step that failed it."""
+
+    time: float
+    epoch: int
+
+
 class External(msgspec.Struct, array_like=True, tag="external"):
-    """An event from outside the steps; for one step, or for all that accept it."""
+    """An event from outside the steps; for one step, or for all that accept it. inbox: its id there, if it came so."""
 
     time: float
     event: Payload
     step: str | None = None
+    inbox: str = ""
+
+
+class Refused(msgspec.Struct, array_like=True, tag="refused"):
+    """An event of the inbox that is none of this workflow's: it is taken out, and changes nothing else."""
+
+    time: float
+    inbox: str
+    id: str
+    kind: str
+    reason: str
 
 
 class Sent(msgspec.Struct, array_like=True, tag="sent"):
@@ -215,7 +233,7 @@ class Halted(msgspec.Struct, array_like=True, tag="halt"):
 
 
 Tick = (
-    Begin | Takeover | External | Sent | Published | Wrote | Returned | Failed | WaitBegan | WaitEnded
+    Begin | Takeover | Reopened | External | Refused | Sent | Published | Wrote | Returned | Failed | WaitBegan | WaitEnded
     | WaitLeft | Due | Drain | Halted
 )  # fmt: skip
 
@@ -291,13 +309,14 @@ class Value(msgspec.Struct, array_like=True):
 
 
 class Ending(msgspec.Struct, array_like=True):
-    """How the run ended. stop: its StopEvent, or the event that stands for its failure."""
+    """How the run ended. stop: its StopEvent, or the event that stands for its failure. work: the one that failed."""
 
     reason: str
     message: str = ""
     step: str = ""
     failure: Failure | None = None
     stop: Payload | None = None
+    work: int = 0
 
 
 class State(msgspec.Struct):

@@ -25,6 +25,8 @@ from perdure.engine.model import (
     Payload,
     Publish,
     Published,
+    Refused,
+    Reopened,
     Returned,
     Sent,
     State,
@@ -43,16 +45,19 @@ from perdure.engine.queues import enqueue, fill, new_work, release
 from perdure.engine.streams import gather, join, leave_stream, open_stream
 from perdure.events import InputRequiredEvent, StopEvent
 
-MAX_EARLY = 1000
+MAX_EARLY = 1000  # events that came before anybody waited for them, and their bytes
+EARLY_BYTES = 1024 * 1024
+FINAL = ("Completed", "Cancelled")  # after any other end the run may be taken up where it stood
 
 
 def reduce(graph: Graph, state: State, tick: Tick) -> list[Command]:
     """Apply `tick` to `state` and say what follows from it.
 
-    A tick for work that has ended, or for a run that has, changes nothing: it came too late.
+    A tick for work that has ended, or for a run that has, changes nothing: it came too late. Only
+    `Reopened` comes after an end.
     """
     out: list[Command] = []
-    if state.ending is None:
+    if state.ending is None or type(tick) is Reopened:
         _RULES[type(tick)](graph, state, tick, out)
     return out
 
@@ -128,9 +133,24 @@ def _begin(graph: Graph, state: State, tick: Begin, out: list[Command]) -> None:
 
 
 def _takeover(graph: Graph, state: State, tick: Takeover, out: list[Command]) -> None:
-    """Run again what was cut off, in its old order, and re-arm every timer."""
-    state.epoch = tick.epoch
     state.alive += max(0.0, state.last_time - state.taken_at)
+    _run_again(graph, state, tick, out)
+
+
+def _reopened(graph: Graph, state: State, tick: Reopened, out: list[Command]) -> None:
+    """The step that failed is tried anew, as if never before; whatever else was under way goes on."""
+    ending, state.ending = state.ending, None
+    if ending is not None:
+        state.alive = 0.0  # or one that timed out would do so again at once
+        failed = state.works.get(ending.work)
+        if failed is not None:
+            failed.attempts, failed.first_at, failed.retry_at, failed.failure = 0, 0.0, None, None
+    _run_again(graph, state, tick, out)
+
+
+def _run_again(graph: Graph, state: State, tick: Takeover | Reopened, out: list[Command]) -> None:
+    """Start what was cut off, in its old order, and re-arm every timer."""
+    state.epoch = tick.epoch
     state.taken_at = state.last_time = tick.time
     state.draining = False
     for step, queue in state.steps.items():
@@ -156,9 +176,16 @@ def _external(graph: Graph, state: State, tick: External, out: list[Command]) ->
     if tick.step is None and not graph.route(type(tick.event.event)):
         # Nobody takes it yet: a wait that registers later is to find it.
         state.early.append(tick.event)
-        del state.early[:-MAX_EARLY]
+        while len(state.early) > 1 and (
+            len(state.early) > MAX_EARLY or sum(len(early.data) for early in state.early) > EARLY_BYTES
+        ):
+            out.append(Unhandled(state.early.pop(0), "too many came after it that no step waits for either"))
         return
     _unhandled(graph, tick.event, out)
+
+
+def _refused(graph: Graph, state: State, tick: Refused, out: list[Command]) -> None:
+    state.last_time = tick.time
 
 
 def _remember(known: list[bytes] | None, tick: Sent | Published) -> list[bytes]:
@@ -259,7 +286,13 @@ def _failed(graph: Graph, state: State, tick: Failed, out: list[Command]) -> Non
     if tick.recovery is None or handler is None:
         _finish(
             state,
-            Ending(reason="StepFailed", message=tick.failure.message, step=work.step, failure=tick.failure),
+            Ending(
+                reason="StepFailed",
+                message=tick.failure.message,
+                step=work.step,
+                failure=tick.failure,
+                work=work.id,
+            ),
             out,
         )
         return
@@ -295,20 +328,23 @@ def _halted(graph: Graph, state: State, tick: Halted, out: list[Command]) -> Non
 
 def _finish(state: State, ending: Ending, out: list[Command]) -> None:
     state.ending = ending
-    state.works.clear()
-    state.steps.clear()
-    state.streams.clear()
-    state.joins.clear()
-    state.buffers.clear()
-    state.early.clear()
-    state.awaited.clear()
+    if ending.reason in FINAL:
+        state.works.clear()
+        state.steps.clear()
+        state.streams.clear()
+        state.joins.clear()
+        state.buffers.clear()
+        state.early.clear()
+        state.awaited.clear()
     out.append(Finish(ending))
 
 
 _RULES: dict[type, Callable[[Graph, State, Any, list[Command]], None]] = {
     Begin: _begin,
     Takeover: _takeover,
+    Reopened: _reopened,
     External: _external,
+    Refused: _refused,
     Sent: _sent,
     Published: _published,
     Wrote: _wrote,

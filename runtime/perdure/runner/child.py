@@ -238,7 +238,7 @@ class Child:
     def _renewed(self, renewed: Renewed) -> None:
         self._desired = renewed.desired
         if self._durable is not None:
-            self._durable.renewed(renewed.store_time)
+            self._durable.renewed(renewed)
         self._obey()
 
     def _obey(self) -> None:

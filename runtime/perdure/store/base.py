@@ -24,6 +24,7 @@ class Tag(StrEnum):
     OUTCOME = "OUTCOME"  # the run has ended; `data` is its outcome
     NOMETA = "NOMETA"  # the store doesn't know the run
     INBOX = "INBOX"  # an event came in that was not acknowledged
+    FULL = "FULL"  # the inbox holds `number` entries and takes no more
 
 
 @dataclass(slots=True, frozen=True)
@@ -86,6 +87,20 @@ class Commit:
 
 
 @dataclass(slots=True, frozen=True)
+class Message:
+    """An event from outside. id: the sender's, taken once. kind: its type's name. data: its fields as JSON."""
+
+    id: str
+    kind: str
+    data: bytes
+
+
+# What an inbox holds at most: a sender that doesn't stop must not fill the server.
+INBOX_ENTRIES = 10_000
+INBOX_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(slots=True, frozen=True)
 class Loaded:
     """A run's durable state: `snapshot` stands for all up to seq `base`, `records` follow it, to `seq`.
 
@@ -136,6 +151,7 @@ class Meta:
     snapshot_bytes: int = 0
     restarts: int = 0
     deleted: bool = False
+    reopened: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -227,6 +243,19 @@ class RunStore(Protocol):
         """
         ...
 
+    async def send(self, message: Message) -> Reply:
+        """Put an event from outside into the inbox, once per id.
+
+        OK(events that wait, 0 when the id was taken before), FULL(events that wait), OUTCOME, NOMETA.
+        Ids are remembered for the last INBOX_ENTRIES events. As a commit, what was taken can be lost
+        with a server that doesn't sync every write.
+        """
+        ...
+
+    async def inbox(self, after: str, count: int) -> list[tuple[str, Message]]:
+        """The first `count` events behind the inbox id `after` ("" for the first), each with its inbox id."""
+        ...
+
     async def load(self) -> Loaded | None:
         """Snapshot and log tail in one consistent read; None when the store doesn't know the run."""
         ...
@@ -244,6 +273,14 @@ class RunStore(Protocol):
         """Fence and set the outcome if there is none: OUTCOME with what stands.
 
         FENCED(store's epoch) when `epoch` isn't above it: decided on an old observation. NOMETA.
+        """
+        ...
+
+    async def reopen(self, epoch: int, number: int) -> Reply:
+        """Take the outcome off a run that failed and fence, for the `number`-th time (from 1).
+
+        OK(epoch now), also when that was done before; FENCED(store's epoch) when `epoch` isn't above it;
+        NOMETA.
         """
         ...
 

@@ -14,6 +14,7 @@ class RunKeys:
     snap: str  # string: the snapshot that stands for seq `meta.base`
     snap_next: str  # string: the next one on its way
     inbox: str  # stream: events from outside
+    sent: str  # sorted set: the ids of the last ones, by when they came
     events: str  # stream, capped: what the workflow published
     lease: str  # string with PX: "<epoch> <holder>"
 

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 
 from perdure.store import records
 from perdure.store.base import (
+    INBOX_BYTES,
+    INBOX_ENTRIES,
     Acquired,
     Commit,
     InFlight,
     Lease,
     Loaded,
+    Message,
     Meta,
     Renewed,
     Reply,
@@ -48,7 +51,10 @@ class _Run:
     server: str = ""
     deleted: bool = False
     lease: tuple[int, str, float] | None = None
-    inbox: list[tuple[str, bytes]] = field(default_factory=list)
+    reopened: int = 0
+    inbox: list[tuple[str, Message]] = field(default_factory=list)
+    last_inbox_id: tuple[int, int] = (0, 0)
+    sent: dict[str, None] = field(default_factory=dict)  # ids, the oldest first
     events: list[bytes] = field(default_factory=list)
 
 
@@ -221,6 +227,32 @@ class MemoryRunStore:
         run.released, run.wake_at, run.lease = kind, wake_at, None
         return Reply(Tag.OK, run.epoch)
 
+    async def send(self, message: Message) -> Reply:
+        run = self._get()
+        if run is None or run.deleted:
+            return Reply(Tag.NOMETA)
+        if message.id in run.sent:
+            return Reply(Tag.OK)
+        if run.outcome is not None:
+            return Reply(Tag.OUTCOME, 0, run.outcome)
+        waiting = sum(len(entry.data) for _, entry in run.inbox)
+        if len(run.inbox) >= INBOX_ENTRIES or waiting + len(message.data) > INBOX_BYTES:
+            return Reply(Tag.FULL, len(run.inbox))
+        last = run.last_inbox_id
+        run.last_inbox_id = max((int(self._store.clock() * 1000), 0), (last[0], last[1] + 1))
+        run.inbox.append((f"{run.last_inbox_id[0]}-{run.last_inbox_id[1]}", message))
+        run.sent[message.id] = None
+        if len(run.sent) > INBOX_ENTRIES:
+            del run.sent[next(iter(run.sent))]
+        return Reply(Tag.OK, len(run.inbox))
+
+    async def inbox(self, after: str, count: int) -> list[tuple[str, Message]]:
+        run = self._get()
+        if run is None:
+            return []
+        seen = _stream_id(after) if after else (0, 0)
+        return [entry for entry in run.inbox if _stream_id(entry[0]) > seen][:count]
+
     async def load(self) -> Loaded | None:
         run = self._get()
         if run is None:
@@ -253,6 +285,7 @@ class MemoryRunStore:
             snapshot_bytes=len(run.snapshot or b""),
             restarts=run.restarts,
             deleted=run.deleted,
+            reopened=run.reopened,
         )
         return RunFacts(meta=meta, lease=lease, inbox_pending=len(run.inbox), store_time=now)
 
@@ -282,6 +315,20 @@ class MemoryRunStore:
         run.epoch, run.holder, run.released, run.outcome = epoch, "", "", outcome
         run.wake_at = run.lease = None
         return Reply(Tag.OUTCOME, 0, outcome)
+
+    async def reopen(self, epoch: int, number: int) -> Reply:
+        run = self._get()
+        if run is None or run.deleted:
+            return Reply(Tag.NOMETA)
+        if run.reopened >= number:
+            return Reply(Tag.OK, run.epoch)
+        if epoch <= run.epoch:
+            return Reply(Tag.FENCED, run.epoch)
+        run.epoch, run.reopened, run.holder, run.released = epoch, number, "", ""
+        run.cause, run.desired = "Reopened", "Running"
+        run.outcome = run.wake_at = run.lease = None
+        run.flight = {name: InFlight(name, entry.step, 0) for name, entry in run.flight.items()}
+        return Reply(Tag.OK, epoch)
 
     async def set_desired(self, desired: str) -> Reply:
         run = self._get()

@@ -15,9 +15,12 @@ from redis.retry import Retry
 from perdure.errors import StoreAccessError
 from perdure.store import replies
 from perdure.store.base import (
+    INBOX_BYTES,
+    INBOX_ENTRIES,
     Acquired,
     Commit,
     Loaded,
+    Message,
     Renewed,
     Reply,
     RunFacts,
@@ -201,6 +204,33 @@ class RedisRunStore:
         )
         return replies.reply(raw)
 
+    async def send(self, message: Message) -> Reply:
+        keys = self._keys
+        async with self._store.link() as link:
+            return replies.reply(
+                await link.script(
+                    script("send"),
+                    [keys.meta, keys.inbox, keys.sent],
+                    [
+                        message.id,
+                        message.kind,
+                        message.data,
+                        INBOX_ENTRIES,
+                        INBOX_BYTES,
+                        self._uid,
+                        self._channel,
+                    ],
+                    size=len(message.data),
+                )
+            )
+
+    async def inbox(self, after: str, count: int) -> list[tuple[str, Message]]:
+        start = f"({after}" if after else "-"
+        async with self._store.link() as link:
+            return replies.messages(
+                await link.call("XRANGE", self._keys.inbox, start, "+", "COUNT", count, timeout=LOAD_TIMEOUT)
+            )
+
     async def load(self) -> Loaded | None:
         keys = self._keys
         async with self._store.link() as link:
@@ -235,6 +265,11 @@ class RedisRunStore:
     async def finish(self, epoch: int, outcome: bytes) -> Reply:
         return await self._call(
             "finish", [self._keys.meta, self._keys.lease], epoch, outcome, self._uid, self._channel
+        )
+
+    async def reopen(self, epoch: int, number: int) -> Reply:
+        return await self._call(
+            "reopen", [self._keys.meta, self._keys.lease], epoch, number, self._uid, self._channel
         )
 
     async def set_desired(self, desired: str) -> Reply:

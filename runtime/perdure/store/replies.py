@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perdure.store.base import Acquired, Commit, InFlight, Lease, Meta, Renewed, Reply, RunFacts, Tag
+from perdure.store.base import Acquired, Commit, InFlight, Lease, Message, Meta, Renewed, Reply, RunFacts, Tag
 
 # By the bytes as they come: an enum's lookup would cost more than the rest of a reply.
 _TAGS = {tag.value.encode(): tag for tag in Tag}
@@ -77,7 +77,22 @@ def meta(fields: Mapping[str, bytes]) -> Meta:
         snapshot_bytes=number("snapBytes"),
         restarts=number("restarts"),
         deleted=bool(number("deleted")),
+        reopened=number("reopened"),
     )
+
+
+def messages(raw: Sequence[Any]) -> list[tuple[str, Message]]:
+    """Of XRANGE's reply. An entry that no `send` wrote gives a message without a kind."""
+    found = []
+    for position, fields in raw:
+        said = dict(zip(fields[::2], fields[1::2], strict=True))
+        message = Message(
+            id=said.get(b"id", b"").decode(errors="replace"),
+            kind=said.get(b"type", b"").decode(errors="replace"),
+            data=said.get(b"data", b""),
+        )
+        found.append((position.decode(), message))
+    return found
 
 
 def seconds(whole: bytes, micro: bytes) -> float:

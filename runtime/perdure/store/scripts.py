@@ -13,6 +13,8 @@ NAMES = (
     "commit",
     "cut",
     "release",
+    "send",
+    "reopen",
     "advance",
     "finish",
     "set_desired",

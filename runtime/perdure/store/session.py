@@ -20,7 +20,7 @@ from perdure.errors import (
     StoreAccessError,
     StoreUnavailableError,
 )
-from perdure.store.base import Acquired, Commit, Reply, RunStore, Tag
+from perdure.store.base import Acquired, Commit, Message, Reply, RunStore, Tag
 from perdure.store.held import Held
 from perdure.store.records import HEADER_BYTES, Record, check, digest, frame, frame_snapshot
 
@@ -105,6 +105,18 @@ class RunSession:
         self._log_bytes = sum(len(record) for record in loaded.records)
         return snapshot, records
 
+    async def inbox(self, after: str, count: int) -> list[tuple[str, Message]]:
+        """Events from outside behind the inbox id `after`. Raises StoreUnavailableError, ….
+
+        What was taken is acknowledged by the batch that has it (`Batch.inbox_ack`).
+        """
+        return await self._run.inbox(after, count)
+
+    @property
+    def max_bytes(self) -> int:
+        """Of a record, and of a snapshot."""
+        return self._max_bytes
+
     @property
     def wants_snapshot(self) -> bool:
         return self._cutting is None and self._log_bytes > max(SNAPSHOT_FLOOR, 2 * self._snapshot_bytes)
@@ -183,6 +195,7 @@ class RunSession:
             summary=batch.summary,
             outcome=batch.outcome,
             events=batch.published,
+            inbox_ack=batch.inbox_ack,
             previous=self._held.digest(self.seq) or "",
         )
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from perdure import Context, Workflow, step
-from perdure.events import Event, StartEvent, StopEvent
+from perdure.events import Event, HumanResponseEvent, StartEvent, StopEvent
 
 
 class Start(StartEvent):
@@ -117,3 +117,24 @@ class FansOut(Workflow):
     @step
     async def join(self, ctx: Context, parts: list[Partly]) -> StopEvent:
         return StopEvent(result=sorted(part.number for part in parts))
+
+
+class Parcel(HumanResponseEvent):
+    number: int
+
+
+class TakesParcels(Workflow):
+    """Notes every event from outside under the key of the invocation that took it: a replay has the same."""
+
+    @step
+    async def open(self, ctx: Context, ev: Start) -> None:
+        await ctx.store.set("count", ev.count)
+
+    @step(num_workers=2)
+    async def take(self, ctx: Context, parcel: Parcel) -> StopEvent | None:
+        await ctx.store.set(f"taken.{ctx.idempotency_key}", parcel.number)
+        await asyncio.sleep(0.002)
+        taken = await ctx.store.get("taken")
+        return (
+            StopEvent(result=sorted(taken.values())) if len(taken) >= await ctx.store.get("count") else None
+        )
