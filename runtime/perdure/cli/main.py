@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from importlib.metadata import version as installed_version
@@ -33,6 +34,16 @@ Redis = Annotated[
     ),
 ]
 Namespace = Annotated[str, typer.Option(help="The Kubernetes namespace of the run; 'local' is this machine.")]
+
+Dir = Annotated[Path, typer.Option(help="Where the runs of this machine are kept.", show_default=True)]
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        show_default=False,
+        help="A run's name on this machine; with --redis, also the uid of a WorkflowRun or the run_id of a program.",
+    ),
+]
 
 
 @app.callback()
@@ -70,7 +81,7 @@ def run(
             "--kill-runner", help="Kill the runner once after a random commit, to see it taken over."
         ),
     ] = False,
-    dir: Annotated[Path, typer.Option(help="Where runs are kept.", show_default=True)] = Path(".perdure"),
+    dir: Dir = Path(".perdure"),
 ) -> None:
     """Run a workflow so that it survives the death of its process; resume it if it was interrupted.
 
@@ -89,6 +100,24 @@ def run(
         kill_runner=kill_runner,
     )
     raise typer.Exit(execute(options, console))
+
+
+@app.command()
+def history(
+    run: RunName,
+    redis: Redis = None,
+    namespace: Namespace = NAMESPACE,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    dir: Dir = Path(".perdure"),
+) -> None:
+    """Tell what happened in a run: each step, try, event and write that was committed, in order.
+
+    What came before the last snapshot is summed up in one line. Values are not shown.
+    Piped, the columns are separated by tabs.
+    """
+    from perdure.cli.history import show
+
+    asyncio.run(show(run, dir, redis, namespace, Console(), as_json=json))
 
 
 @app.command()
