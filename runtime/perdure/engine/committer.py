@@ -140,6 +140,9 @@ class Committer:
                         waiter.set_result(None)
                 for command in commands:
                     self._engine.carry_out(command)
+                if not self._ticks:
+                    # What these begin is often done at once: it is the next commit, without a task of its own.
+                    await asyncio.sleep(0)
         except BaseException as error:
             self._engine.stop(None, error)
         finally:

@@ -199,10 +199,10 @@ class RunSession:
             digest=digest(record),
             record=record,
             progress=batch.progress,
-            flight=batch.flight,
+            flight=tuple(batch.flight),
             summary=batch.summary,
             outcome=batch.outcome,
-            events=batch.published,
+            events=tuple(batch.published),
             inbox_ack=batch.inbox_ack,
             previous=self._held.digest(self.seq) or "",
         )
