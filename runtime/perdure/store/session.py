@@ -125,7 +125,8 @@ class RunSession:
     async def commit(self, batch: Batch) -> None:
         """As the engine's Journal has it. Raises also RunEndedError, StateLostError, CommitConflictError."""
         async with self._turn:
-            await self._finish()
+            if self._sent is not None or self._over is not None:
+                await self._finish()
             self._sent = self._frozen(batch), batch.snapshot
             await self._finish()
 
