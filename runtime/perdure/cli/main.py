@@ -121,6 +121,32 @@ def history(
 
 
 @app.command()
+def send(
+    run: RunName,
+    event_type: Annotated[
+        str, typer.Argument(help="The event's class: its name, or package.module.Name if that is ambiguous.")
+    ],
+    fields: Annotated[str, typer.Argument(help="The event's fields: JSON, or @FILE.", metavar="JSON")] = "{}",
+    id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Your id for this event: sent again with the same one, it is taken only once."),
+    ] = None,
+    redis: Redis = None,
+    namespace: Namespace = NAMESPACE,
+    dir: Dir = Path(".perdure"),
+) -> None:
+    """Send an event to a run, under way or interrupted.
+
+    It is taken when the run next renews its lease, within a third of `leaseSeconds`, or when it is
+    resumed. One that the workflow doesn't know is refused by its runner, which says so in its log.
+    Exit status: 0 sent, or taken before; 1 the inbox is full; 2 there is no such run, or it has ended.
+    """
+    from perdure.cli.send import send
+
+    typer.echo(asyncio.run(send(run, event_type, fields, dir, redis, namespace, event_id=id)))
+
+
+@app.command()
 def doctor(
     redis: Redis = None,
     namespace: Namespace = NAMESPACE,
