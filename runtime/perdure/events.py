@@ -42,7 +42,7 @@ def _has_only_data(cls: type[BaseModel]) -> bool:
     )
 
 
-class DictLikeModel(_WithData):
+class DictLikeModel(_WithData):  # noqa: PLW1641  its hash is pydantic's affair: none unless frozen
     """A pydantic model that takes any further keyword and offers those like a dict.
 
     Declared fields are attributes only. Dynamic data is reached as attribute and by the mapping's
@@ -54,7 +54,7 @@ class DictLikeModel(_WithData):
 
     # Names that pydantic takes as fields, aliases included; computed once per class.
     __known_names__: ClassVar[frozenset[str]] = frozenset()
-    # Whether `__init__` sets up dynamic data, the only private attribute, instead of pydantic.
+    # Whether dynamic data, the only private attribute, is made by `__getattr__` instead of pydantic.
     __only_data__: ClassVar[bool] = False
 
     @classmethod
@@ -72,7 +72,8 @@ class DictLikeModel(_WithData):
         schema = handler(source)
         if schema["type"] == "model" and _has_only_data(cls):
             # For private attributes pydantic calls back into Python, once for each class of the ancestry; that
-            # takes twice as long as all the rest of an event. `__init__` sets the only one itself.
+            # takes twice as long as all the rest of an event. Dynamic data is made when it is first asked for:
+            # most events have none, and of thousands that are pending each dict costs the garbage collector.
             cls.__only_data__ = True
             return cast("CoreSchema", {name: part for name, part in schema.items() if name != "post_init"})
         return schema
@@ -82,8 +83,6 @@ class DictLikeModel(_WithData):
         # The common case, all keywords being fields, must cost no more than pydantic itself.
         if params.keys() <= known:
             self.__pydantic_validator__.validate_python(params, self_instance=self)
-            if self.__only_data__:
-                _set_private(self, {"_data": {}})
             return
         private_names = self.__private_attributes__
         fields: dict[str, Any] = {}
@@ -93,11 +92,12 @@ class DictLikeModel(_WithData):
             target = fields if name in known else private if name in private_names else data
             target[name] = value
         self.__pydantic_validator__.validate_python(fields, self_instance=self)
-        if self.__only_data__:
-            _set_private(self, {"_data": {}})
         for name, value in private.items():
             # A dict of somebody else's must not be shared: events are changed by their owners.
-            BaseModel.__setattr__(self, name, dict(value) if name == "_data" else value)
+            if name == "_data":
+                self._data.update(value)
+            else:
+                BaseModel.__setattr__(self, name, value)
         if data:
             self._data.update(data)
 
@@ -105,7 +105,7 @@ class DictLikeModel(_WithData):
         cls = type(self)
         if name == "_data" and cls.__only_data__:
             private = _private(self)
-            if private is None:  # a subclass's `__init__` went past ours
+            if private is None:
                 private = {"_data": {}}
                 _set_private(self, private)
             return private["_data"]
@@ -129,6 +129,11 @@ class DictLikeModel(_WithData):
             del self._data[name]
         else:
             super().__delattr__(name)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, DictLikeModel):
+            _ = self._data, other._data  # no dynamic data equals none, whether it was asked for or not
+        return super().__eq__(other)
 
     def __copy__(self) -> Self:
         copied = super().__copy__()

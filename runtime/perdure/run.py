@@ -163,10 +163,14 @@ class Run:
         context: Context[Any] = Context._of_run(self, invocation)
         set_current(context)
         arguments: dict[str, Any] = {}
-        if config.slots[0].is_list:  # then it is the only one
-            arguments[config.slots[0].name] = [payload.event for payload in invocation.work.events]
+        work, slots = invocation.work, config.slots
+        several = work.several or []
+        if work.event is not None:
+            arguments[slots[0].name] = work.event.event
+        elif slots[0].is_list:  # then it is the only one
+            arguments[slots[0].name] = [payload.event for payload in several]
         else:
-            for slot, payload in zip(config.slots, invocation.work.events, strict=True):
+            for slot, payload in zip(slots, several, strict=True):
                 arguments[slot.name] = payload.event
         if config.context_parameter is not None:
             arguments[config.context_parameter] = context

@@ -655,3 +655,24 @@ def test_a_run_id_that_is_active_is_refused_and_free_again_after_the_run():
 
     assert run(go()) == "landed"
     assert run(go()) == "landed"
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_failed_step_that_took_a_list_is_recovered_with_the_whole_of_it(number):
+    class Fails(Workflow):
+        @step
+        async def part(self, ev: StartEvent) -> list[Item]:
+            return [Item(number=n) for n in range(number)]
+
+        @step
+        async def join(self, events: list[Item]) -> StopEvent:
+            raise ValueError(len(events))
+
+        @catch_error
+        async def recover(self, ev: StepFailedEvent) -> StopEvent:
+            return StopEvent(result=[item.number for item in ev.input_event.events])
+
+    async def go():
+        return await Fails(timeout=2).run()
+
+    assert run(go()) == list(range(number))

@@ -265,3 +265,11 @@ def test_dynamic_data_is_there_whatever_way_an_event_was_made() -> None:
     for event in made:
         event.colour = "red"
         assert event.to_dict() == {"colour": "red"}
+
+
+def test_events_are_equal_whether_or_not_their_dynamic_data_was_asked_for() -> None:
+    asked, other = Plain(path="p"), Plain(path="p")
+    assert asked.to_dict() == {}
+    assert asked == other
+    assert asked != Plain(path="p", colour="red")
+    assert asked != Plain(path="q")

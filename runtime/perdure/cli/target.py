@@ -57,14 +57,9 @@ def read_target(target: str, *, name: str | None, given_input: str | None) -> Ta
 
 def parse_input(given: str) -> dict[str, Any]:
     """The StartEvent's fields from JSON, or from the file that `@FILE` names."""
-    return parse_fields(given, "--input", "the StartEvent's")
-
-
-def parse_fields(given: str, where: str, whose: str) -> dict[str, Any]:
-    """An event's fields from JSON or `@FILE`; `where` it was given and `whose` they are is for errors."""
-    text, instead = given, f"{where} @FILE"
+    where, text = "--input", given
     if given.startswith("@"):
-        where = f"{where} {given}"
+        where = f"--input {given}"
         try:
             text = Path(given[1:]).read_text()
         except OSError as error:
@@ -72,11 +67,11 @@ def parse_fields(given: str, where: str, whose: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        hint = "" if given.startswith("@") else f"; for a file, write {instead}"
+        hint = "" if given.startswith("@") else "; for a file, write --input @FILE"
         raise UsageError(f"{where} is not JSON: {error}{hint}") from error
     if not isinstance(value, dict):
         raise UsageError(
-            f'{where} must be a JSON object with {whose} fields, as in \'{{"folder": "docs"}}\', '
+            f'{where} must be a JSON object with the StartEvent\'s fields, as in \'{{"folder": "docs"}}\', '
             f"not {json.dumps(value)[:60]}"
         )
     return value

@@ -17,17 +17,27 @@ Place = tuple[int, int]  # work, ordinal
 
 
 class _Buffer:
-    __slots__ = ("claims", "counts", "taken", "withdrawn")
+    __slots__ = ("_expected", "_wanted", "claims", "counts", "taken", "withdrawn")
 
     def __init__(self, claims: list[Claim]) -> None:
         self.claims: dict[Place, Claim] = {(c.work, c.ordinal): c for c in claims}
         self.counts: Counter[type[Event]] = Counter(type(c.event.event) for c in claims)
         self.taken: dict[Place, Claim] = {}  # while the one who took it is open
         self.withdrawn: set[Place] = set()  # of those taken, what its own invocation failed with since
+        self._expected: tuple[Sequence[type[Event]], int] | None = None
+        self._wanted: Counter[type[Event]] = Counter()
+
+    def wanted(self, expected: Sequence[type[Event]]) -> Counter[type[Event]]:
+        """How many of each type `expected` asks for; counted once for a list that is given again and again."""
+        # By identity and length: to compare the contents would cost an event of a large set as much as to count.
+        if self._expected is None or self._expected[0] is not expected or self._expected[1] != len(expected):
+            self._expected, self._wanted = (expected, len(expected)), Counter(expected)
+        return self._wanted
 
     def add(self, claim: Claim) -> None:
         self.claims[claim.work, claim.ordinal] = claim
-        self.counts[type(claim.event.event)] += 1
+        kind = type(claim.event.event)
+        self.counts[kind] = self.counts.get(kind, 0) + 1
 
     def remove(self, place: Place) -> None:
         self.counts[type(self.claims.pop(place).event.event)] -= 1
@@ -42,7 +52,7 @@ class Claims:
         self._buffers = {key: _Buffer(claims) for key, claims in state.buffers.items()}
         self._added: dict[int, dict[str, list[Claim]]] = {}
         self._taken: dict[int, dict[str, list[Place]]] = {}
-        self._ordinals: Counter[int] = Counter()
+        self._ordinals: dict[int, int] = {}
         self._lock = threading.Lock()  # steps that aren't async collect from threads
 
     def collect(
@@ -64,7 +74,7 @@ class Claims:
         buffer = self._buffers.get(key)
         if buffer is None:
             buffer = self._buffers[key] = _Buffer([])
-        ordinal = self._ordinals[work.id]
+        ordinal = self._ordinals.get(work.id, 0)
         self._ordinals[work.id] = ordinal + 1
         place = (work.id, ordinal)
         if work.spent and (key, ordinal) in work.spent:
@@ -75,9 +85,9 @@ class Claims:
             return None
         # A set that a failed invocation gave back may be whole by now without the event that came for it:
         # whoever comes next has to take it, since no one else would.
-        found = self._take(work, key, buffer, expected)
+        found = self._take(work, key, buffer, expected) if len(buffer.claims) >= len(expected) else None
         kind = type(payload.event)
-        if buffer.counts[kind] < expected.count(kind):
+        if buffer.counts.get(kind, 0) < buffer.wanted(expected).get(kind, 0):
             claim = Claim(work.id, ordinal, payload)
             buffer.add(claim)
             self._added.setdefault(work.id, {}).setdefault(key, []).append(claim)

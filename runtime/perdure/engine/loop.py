@@ -50,7 +50,7 @@ from perdure.engine.model import (
 from perdure.engine.reduce import reduce
 from perdure.engine.timers import Timers
 from perdure.errors import LeaseLostError, WorkflowRuntimeError
-from perdure.events import Event, StepFailedEvent, load_exception
+from perdure.events import CollectionReleaseEvent, Event, StepFailedEvent, load_exception
 
 log = logging.getLogger("perdure.engine")
 
@@ -292,7 +292,7 @@ class Loop:
                 f"Step function {work.step} returned {type(result).__name__} instead of an Event instance."
             )
         added, taken = self._claims.settle(work.id)
-        return Returned(self.now(), work.id, events, isinstance(result, list), added, taken, work.step)
+        return Returned(self.now(), work.id, events, isinstance(result, list), added, taken)
 
     def _failed(self, invocation: Invocation, error: BaseException) -> Failed:
         work = invocation.work
@@ -322,7 +322,6 @@ class Loop:
             first_at=first_at,
             retry_at=retry_at,
             recovery=recovery,
-            step=work.step,
         )
 
     def _retry_at(self, work: Work, error: BaseException, elapsed: float, now: float) -> float | None:
@@ -335,7 +334,7 @@ class Loop:
     def _step_failed(self, work: Work, error: BaseException, elapsed: float, now: float) -> StepFailedEvent:
         return StepFailedEvent(
             step_name=work.step,
-            input_event=work.events[0].event,
+            input_event=work.event.event if work.event is not None else _gathered(work),
             exception=error if isinstance(error, Exception) else WorkflowRuntimeError(repr(error)),
             attempts=work.attempts + 1,
             elapsed_seconds=elapsed,
@@ -488,4 +487,13 @@ class Loop:
     def collect(
         self, invocation: Invocation, event: Event, expected: Sequence[type[Event]], buffer_id: str
     ) -> list[Event] | None:
-        return self._claims.collect(invocation.work, self.payload(event), expected, buffer_id)
+        payload = invocation.work.event
+        # What becomes durable is the event as it is now; its step may have changed it since it came.
+        if self._committer is not None or payload is None or payload.event is not event:
+            payload = self.payload(event)
+        return self._claims.collect(invocation.work, payload, expected, buffer_id)
+
+
+def _gathered(work: Work) -> CollectionReleaseEvent:
+    """What stands for the events of a step that takes several, or a list that may be empty."""
+    return CollectionReleaseEvent(events=[payload.event for payload in work.several or []])

@@ -157,8 +157,7 @@ class Claim(msgspec.Struct, array_like=True):
 class Returned(msgspec.Struct, array_like=True, tag="returned"):
     """A step returned: nothing, an event, or (`many`) a list of them, which opens a stream.
 
-    added, taken: what its `collect_events` put into and took out of buffers, by buffer. step: whose
-    work it was, for who reads the log without the code.
+    added, taken: what its `collect_events` put into and took out of buffers, by buffer.
     """
 
     time: float
@@ -167,13 +166,12 @@ class Returned(msgspec.Struct, array_like=True, tag="returned"):
     many: bool = False
     added: dict[str, list[Claim]] = {}
     taken: dict[str, list[tuple[int, int]]] = {}
-    step: str = ""
 
 
 class Failed(msgspec.Struct, array_like=True, tag="failed"):
     """A step raised. first_at: when its first execution began. retry_at: when it is tried again, as its retry policy decided, or None.
 
-    recovery: the StepFailedEvent for a `catch_error` step, where one covers the step. step: as `Returned`.
+    recovery: the StepFailedEvent for a `catch_error` step, where one covers the step.
     """
 
     time: float
@@ -182,7 +180,6 @@ class Failed(msgspec.Struct, array_like=True, tag="failed"):
     first_at: float
     retry_at: float | None = None
     recovery: Payload | None = None
-    step: str = ""
 
 
 class WaitBegan(msgspec.Struct, array_like=True, tag="wait"):
@@ -249,12 +246,14 @@ class Work(msgspec.Struct, array_like=True):
 
     stream: of the innermost list it descends from, 0 for none. recoveries: how often each
     `catch_error` step has recovered its lineage. sent, published: digests of what it gave away, so
-    that a replay doesn't give it again.
+    that a replay doesn't give it again. event: of a step with one event parameter; several: of one
+    that takes a list, or several.
     """
 
     id: int
     step: str
-    events: list[Payload]
+    event: Payload | None
+    several: list[Payload] | None = None
     stream: int = 0
     attempts: int = 0
     first_at: float = 0.0
@@ -266,6 +265,11 @@ class Work(msgspec.Struct, array_like=True):
     published: list[bytes] | None = None
     waits: dict[str, Wait] | None = None
     spent: list[tuple[str, int]] | None = None
+
+    @property
+    def events(self) -> list[Payload]:
+        """Its event, or all of several; none when it was called for an empty list."""
+        return [self.event] if self.event is not None else self.several or []
 
 
 class Wait(msgspec.Struct, array_like=True):

@@ -58,14 +58,15 @@ def new_work(
     graph: Graph,
     state: State,
     step: str,
-    events: list[Payload],
+    event: Payload | None,
     out: list[Command],
     *,
+    several: list[Payload] | None = None,
     stream: int = 0,
     recoveries: dict[str, int] | None = None,
 ) -> None:
     number = state.next_id
-    work = Work(number, step, events, stream, recoveries=recoveries)
+    work = Work(number, step, event, several, stream, recoveries=recoveries)
     state.next_id = number + 1
     state.works[number] = work
     if stream:

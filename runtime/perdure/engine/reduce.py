@@ -100,7 +100,7 @@ def _emit(
             join(graph, state, target, payload, out, stream, recoveries)
             delivered = True
         else:
-            new_work(graph, state, target.step, [payload], out, stream=stream, recoveries=recoveries)
+            new_work(graph, state, target.step, payload, out, stream=stream, recoveries=recoveries)
             delivered = True
     return delivered
 
@@ -247,9 +247,8 @@ def _returned(graph: Graph, state: State, tick: Returned, out: list[Command]) ->
 
 def _settle_claims(state: State, work: Work, tick: Returned) -> None:
     """What `collect_events` did in this invocation is final now that it completed."""
-    spent = set(work.spent or ())
     for buffer, claims in tick.added.items():
-        kept = [c for c in claims if (buffer, c.ordinal) not in spent]
+        kept = [c for c in claims if (buffer, c.ordinal) not in work.spent] if work.spent else claims
         state.buffers.setdefault(buffer, []).extend(kept)
     for buffer, taken in tick.taken.items():
         gone = set(taken)
@@ -298,7 +297,7 @@ def _failed(graph: Graph, state: State, tick: Failed, out: list[Command]) -> Non
         return
     recoveries = dict(work.recoveries or {})
     recoveries[handler] = recoveries.get(handler, 0) + 1
-    new_work(graph, state, handler, [tick.recovery], out, stream=work.stream, recoveries=recoveries)
+    new_work(graph, state, handler, tick.recovery, out, stream=work.stream, recoveries=recoveries)
     _end_work(graph, state, work, out)
 
 

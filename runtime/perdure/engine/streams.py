@@ -21,7 +21,7 @@ def gather(
     if target.take is not None and len(items) == target.take:
         stream.released.add(target.step)
         stream.items[target.step] = []
-        new_work(graph, state, target.step, items, out, stream=stream.parent, recoveries=stream.recoveries)
+        _call_with(graph, state, target.step, items, stream, out)
     return True
 
 
@@ -46,7 +46,7 @@ def join(
             del state.joins[key]
         events = [event for event, _ in taken]
         merged = _merged([used for _, used in taken])
-        new_work(graph, state, target.step, events, out, stream=stream, recoveries=merged)
+        new_work(graph, state, target.step, None, out, several=events, stream=stream, recoveries=merged)
 
 
 def _merged(lineages: list[dict[str, int] | None]) -> dict[str, int] | None:
@@ -57,6 +57,13 @@ def _merged(lineages: list[dict[str, int] | None]) -> dict[str, int] | None:
             merged = dict(used) if merged is None else {**merged}
             merged.update({name: max(count, merged.get(name, 0)) for name, count in used.items()})
     return merged
+
+
+def _call_with(
+    graph: Graph, state: State, step: str, items: list[Payload], stream: Stream, out: list[Command]
+) -> None:
+    # Its lineage is the list's producer's: else a recovery that leads here again had no end.
+    new_work(graph, state, step, None, out, several=items, stream=stream.parent, recoveries=stream.recoveries)
 
 
 def open_stream(state: State, work: Work) -> int:
@@ -90,8 +97,6 @@ def leave_stream(graph: Graph, state: State, number: int, out: list[Command]) ->
             state.joins.pop(f"{name}/{number}", None)
     for step in steps:
         if step not in stream.released:
-            # Its lineage is the list's producer's: else a recovery that leads here again had no end.
-            events = stream.items.get(step, [])
-            new_work(graph, state, step, events, out, stream=stream.parent, recoveries=stream.recoveries)
+            _call_with(graph, state, step, stream.items.get(step, []), stream, out)
     if stream.parent:
         leave_stream(graph, state, stream.parent, out)

@@ -6,12 +6,10 @@ Times are seconds as float unless a name says otherwise; `*_ms` are whole millis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
-
-import msgspec
 
 from perdure.engine.journal import FlightChange
 
@@ -29,7 +27,8 @@ class Tag(StrEnum):
     FULL = "FULL"  # the inbox holds `number` entries and takes no more
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False):
+@dataclass(slots=True, frozen=True)
+class Reply:
     """What a script answered. `number` is a seq or an epoch, as the script's head says."""
 
     tag: Tag
@@ -66,9 +65,8 @@ class Renewed:
     store_time: float
 
 
-# Thousands of them are held at a time: what the garbage collector would look through again and again
-# is made of immutable things only.
-class Commit(msgspec.Struct, frozen=True, gc=False):
+@dataclass(slots=True, frozen=True)
+class Commit:
     """One commit of one record; `record` is framed (`records.frame`) and frozen once sent.
 
     digest: of `record`, as hex; tells the same batch sent twice from two batches.
@@ -80,10 +78,10 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
     digest: str
     record: bytes
     progress: bool = False
-    flight: tuple[FlightChange, ...] = ()
+    flight: Sequence[FlightChange] = ()
     summary: bytes = b"{}"
     outcome: bytes | None = None
-    events: tuple[bytes, ...] = ()
+    events: Sequence[bytes] = ()
     inbox_ack: str = ""
     previous: str = ""
 
