@@ -20,7 +20,7 @@ FLOWS = """
 from typing import Annotated
 from pydantic import Field
 from perdure import Context, Workflow, step
-from perdure.events import StartEvent, StopEvent
+from perdure.events import HumanResponseEvent, StartEvent, StopEvent
 
 class Begin(StartEvent):
     count: Annotated[int, Field(ge=1)] = 1
@@ -40,6 +40,13 @@ class Exits(Workflow):
     @step
     async def leave(self, ev: Begin) -> StopEvent:
         raise SystemExit(0)
+
+class Asks(Workflow):
+    @step
+    async def ask(self, ctx: Context, ev: Begin) -> StopEvent:
+        print("asking", flush=True)
+        answer = await ctx.wait_for_event(HumanResponseEvent)
+        return StopEvent(result={"said": answer.said})
 
 class NotOne: ...
 """
@@ -92,6 +99,49 @@ def test_what_can_not_work_says_why(tmp_path: Path, arguments: list[str], expect
     assert status == expected, printed
     if expected == 2:
         assert "Traceback" not in printed
+
+
+def send(tmp_path: Path, *arguments: str) -> tuple[int, str]:
+    told = subprocess.run(
+        [sys.executable, "-m", "perdure.cli.main", "send", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return told.returncode, told.stdout
+
+
+def test_an_event_that_is_sent_from_another_shell_is_the_answer_a_run_waits_for(tmp_path: Path) -> None:
+    (tmp_path / "flows.py").write_text(FLOWS)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "perdure.cli.main", "run", "flows.py:Asks", "--name", "asks"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("asking"):
+                break
+        answer = ("asks", "HumanResponseEvent", '{"said": "yes"}', "--id", "answer-1")
+        assert send(tmp_path, *answer)[0] == 0
+        status, told = send(tmp_path, *answer)
+        assert (status, "had taken the event answer-1 before" in told) == (0, True), told
+        printed, _ = running.communicate(timeout=60)
+        assert running.returncode == 0, printed
+        assert '"said": "yes"' in printed
+    finally:
+        running.kill()
+        running.wait()
+    status, told = send(tmp_path, *answer)
+    assert (status, "had taken the event answer-1 before" in told) == (0, True), told
+    status, told = send(tmp_path, *answer[:2])
+    assert (status, told) == (2, "Error: run 'asks' has ended (Completed) and takes no events\n")
 
 
 def test_a_redis_that_does_not_answer_is_told_soon(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,6 +94,11 @@ def test_a_runner_writes_again_what_a_power_cut_took_from_its_redis(make: Make, 
         assert outcome is not None
         assert outcome.result == COUNT
         assert noted(notes, "effect") == [str(n) for n in range(COUNT)]
+        told = re.search(
+            r"the store went back to seq (\d+); sending (\d+) records again", run.log.read_text()
+        )
+        assert told is not None, "the test took nothing away, or the loss was mended without a word"
+        assert int(told[2]) > 0
 
 
 def test_what_a_power_cut_took_together_with_the_runner_is_told_and_runs_again(

@@ -58,6 +58,12 @@ def perdure(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["run", "run.yaml", "--input", "[1]"], "must be a JSON object"),
         (["run", "run.yaml", "--input", "@gone.json"], "can't read the file"),
         (["run", "run.yaml", "--redis", "http://here"], "not a Redis URL"),
+        (["send", "gone", "Answer", "{}"], "there is no run 'gone' under .perdure"),
+        (["send", "gone", "Answer", "[1]"], "JSON must be a JSON object with Answer's fields"),
+        (["send", "gone", "Answer", "{"], "for a file, write JSON @FILE"),
+        (["send", "gone", "Answer", "{}", "--id", ""], "an event's id has"),
+        (["send", "../up", "Answer", "{}"], "use 1 to 128 letters"),
+        (["send", "gone", "Answer", "{}", "--redis", "http://here"], "not a Redis URL"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(

@@ -589,6 +589,38 @@ def test_a_relaxed_run_waits_longer_for_a_slow_store_rather_than_risk_more_time(
     assert asyncio.run(go()) == (True, False)
 
 
+def test_a_relaxed_run_waits_for_its_store_alone_and_commits_half_of_its_bound_at_a_time():
+    async def go():
+        log, loop = Log(), asyncio.get_running_loop()
+        run = open_run(Relaxed(), log, relaxed=True)
+        began = loop.time()
+        result = (await run.result).result
+        return result, log.commits, loop.time() - began
+
+    result, commits, waited = virtual_time.run(go())
+    assert result == 500
+    assert commits <= 1.5 * 1002 / (RELAXED_TICKS / 2)
+    assert waited <= RELAXED_SECONDS / 10, "the first or the last tick may wait for company, no other"
+
+
+def test_a_checkpoint_of_a_relaxed_run_does_not_wait_for_company():
+    class Checks(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            loop = asyncio.get_running_loop()
+            await ctx.checkpoint()
+            began = loop.time()
+            for n in range(100):
+                await ctx.store.set("n", n)
+                await ctx.checkpoint()
+            return StopEvent(result=loop.time() - began)
+
+    async def go():
+        return (await open_run(Checks(), Log(), relaxed=True).result).result
+
+    assert virtual_time.run(go()) == 0
+
+
 def test_published_events_waits_and_checkpoints_are_strict_in_a_relaxed_run():
     seen = []
 

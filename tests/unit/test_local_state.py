@@ -95,3 +95,19 @@ def test_a_file_that_can_not_be_read_says_so(tmp_path: Path, text: str) -> None:
         (folder.path / "run.json").write_text(text)
         with pytest.raises(LocalError, match="--new begins afresh"):
             folder.read()
+
+
+def test_a_run_is_looked_for_where_its_state_is(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "run")
+    with folder.locked():
+        folder.note_store("Redis at there:6379")
+        folder.check_store(given=True)
+        with pytest.raises(
+            LocalError, match=r"keeps its state in Redis at there:6379: name that with --redis"
+        ):
+            folder.check_store(given=False)
+        folder.clear()
+        folder.redis.mkdir()
+        folder.check_store(given=False)
+        with pytest.raises(LocalError, match="leave --redis"):
+            folder.check_store(given=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -87,6 +89,25 @@ def test_nan_and_infinity_are_kept_in_events_too() -> None:
     event = again(Found(size=math.nan, ratio=math.inf))
     assert math.isnan(event.size)
     assert event.ratio == math.inf
+
+
+class Nested(BaseModel):
+    value: Any = None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1, 10**30, 0.1, 1e16, -0.0, True, None, "é\u2028\x00\"\\/", [], {}, {1: 2}, {None: 1, "1": {2.5: [3]}},
+        Nested(value=[Nested()]), Nested(value=1e300), math.inf, {"a": -math.inf}, "\ud800", datetime(2026, 1, 2, tzinfo=UTC),
+        Decimal("1.50"), {"nullable": "null"},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_model_alone_has_the_text_that_it_has_inside_of_something(value: Any) -> None:
+    serializer = JsonSerializer()
+    model = Nested(value=value)
+    assert f"[{serializer.serialize(model)}]" == serializer.serialize([model])
 
 
 def test_tuples_become_lists_and_text_is_not_escaped() -> None:

@@ -126,6 +126,22 @@ def test_a_cancelled_caller_does_not_tear_what_was_sent() -> None:
     play(scenario())
 
 
+def test_what_a_cancelled_caller_sent_is_durable_before_the_run_is_given_back() -> None:
+    async def scenario() -> None:
+        rig = Rig()
+        session = await rig.start()
+        rig.run.faults = [StoreUnavailableError("away")] * 5
+        caller = asyncio.create_task(session.commit(Batch(b"1")))
+        await asyncio.sleep(0)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert await session.release("yield")
+        assert await rig.payloads() == [b"1"]
+
+    play(scenario())
+
+
 def test_what_is_too_large_is_not_sent_and_a_smaller_one_may_follow() -> None:
     async def scenario() -> None:
         rig = Rig(max_bytes=1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from importlib.metadata import version as installed_version
@@ -33,6 +34,16 @@ Redis = Annotated[
     ),
 ]
 Namespace = Annotated[str, typer.Option(help="The Kubernetes namespace of the run; 'local' is this machine.")]
+
+Dir = Annotated[Path, typer.Option(help="Where the runs of this machine are kept.", show_default=True)]
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        show_default=False,
+        help="A run's name on this machine; with --redis, also the uid of a WorkflowRun or the run_id of a program.",
+    ),
+]
 
 
 @app.callback()
@@ -70,7 +81,7 @@ def run(
             "--kill-runner", help="Kill the runner once after a random commit, to see it taken over."
         ),
     ] = False,
-    dir: Annotated[Path, typer.Option(help="Where runs are kept.", show_default=True)] = Path(".perdure"),
+    dir: Dir = Path(".perdure"),
 ) -> None:
     """Run a workflow so that it survives the death of its process; resume it if it was interrupted.
 
@@ -89,6 +100,50 @@ def run(
         kill_runner=kill_runner,
     )
     raise typer.Exit(execute(options, console))
+
+
+@app.command()
+def history(
+    run: RunName,
+    redis: Redis = None,
+    namespace: Namespace = NAMESPACE,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    dir: Dir = Path(".perdure"),
+) -> None:
+    """Tell what happened in a run: each step, try, event and write that was committed, in order.
+
+    What came before the last snapshot is summed up in one line. Values are not shown.
+    Piped, the columns are separated by tabs.
+    """
+    from perdure.cli.history import show
+
+    asyncio.run(show(run, dir, redis, namespace, Console(), as_json=json))
+
+
+@app.command()
+def send(
+    run: RunName,
+    event_type: Annotated[
+        str, typer.Argument(help="The event's class: its name, or package.module.Name if that is ambiguous.")
+    ],
+    fields: Annotated[str, typer.Argument(help="The event's fields: JSON, or @FILE.", metavar="JSON")] = "{}",
+    id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Your id for this event: sent again with the same one, it is taken only once."),
+    ] = None,
+    redis: Redis = None,
+    namespace: Namespace = NAMESPACE,
+    dir: Dir = Path(".perdure"),
+) -> None:
+    """Send an event to a run, under way or interrupted.
+
+    It is taken when the run next renews its lease, within a third of `leaseSeconds`, or when it is
+    resumed. One that the workflow doesn't know is refused by its runner, which says so in its log.
+    Exit status: 0 sent, or taken before; 1 the inbox is full; 2 there is no such run, or it has ended.
+    """
+    from perdure.cli.send import send
+
+    typer.echo(asyncio.run(send(run, event_type, fields, dir, redis, namespace, event_id=id)))
 
 
 @app.command()

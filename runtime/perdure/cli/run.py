@@ -23,7 +23,7 @@ from perdure.local.embedded import EmbeddedRedis
 from perdure.local.errors import LocalError
 from perdure.local.state import NAMESPACE, RunFolder, is_over
 from perdure.local.supervisor import GRACE_SECONDS, Sight, Supervisor
-from perdure.store.base import Store, StoreFacts
+from perdure.store.base import StoreFacts
 from perdure.store.durability import judge
 from perdure.store.redis import RedisStore
 
@@ -64,6 +64,8 @@ class _Command:
         self._heed_signals()
         old = self._old()
         resumed = old if old is not None and not is_over(old) and not self._options.fresh else None
+        if resumed is not None:
+            self._folder.check_store(self._options.redis_url is not None)
         async with self._redis(resumed is None) as (store, url, embedded):
             run = self._resume(resumed) if resumed is not None else await self._begin(old, store)
             with display_for(self._console, self._folder.name) as display:
@@ -104,11 +106,12 @@ class _Command:
         self._console_line(said)
         return old
 
-    async def _begin(self, old: WorkflowRun | None, store: Store) -> WorkflowRun:
+    async def _begin(self, old: WorkflowRun | None, store: RedisStore) -> WorkflowRun:
         if self._options.redis_url is not None:
             self._folder.clear()
             if old is not None:
                 await store.run(NAMESPACE, old.metadata.uid).clean()
+            self._folder.note_store(store.where)
         return self._folder.create(self._options.target.run, self._options.target.modules)
 
     def _source_path(self) -> str:
@@ -117,7 +120,7 @@ class _Command:
         return f"{ours}{os.pathsep}{given}" if self._folder.source.is_dir() else given
 
     @contextlib.asynccontextmanager
-    async def _redis(self, new: bool) -> AsyncIterator[tuple[Store, str, EmbeddedRedis | None]]:
+    async def _redis(self, new: bool) -> AsyncIterator[tuple[RedisStore, str, EmbeddedRedis | None]]:
         """The store of a `new` or a resumed run. An embedded one begins empty with a new run."""
         url = self._options.redis_url
         if url is not None:

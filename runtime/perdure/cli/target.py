@@ -57,9 +57,14 @@ def read_target(target: str, *, name: str | None, given_input: str | None) -> Ta
 
 def parse_input(given: str) -> dict[str, Any]:
     """The StartEvent's fields from JSON, or from the file that `@FILE` names."""
-    where, text = "--input", given
+    return parse_fields(given, "--input", "the StartEvent's")
+
+
+def parse_fields(given: str, where: str, whose: str) -> dict[str, Any]:
+    """An event's fields from JSON or `@FILE`; `where` it was given and `whose` they are is for errors."""
+    text, instead = given, f"{where} @FILE"
     if given.startswith("@"):
-        where = f"--input {given}"
+        where = f"{where} {given}"
         try:
             text = Path(given[1:]).read_text()
         except OSError as error:
@@ -67,11 +72,11 @@ def parse_input(given: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        hint = "" if given.startswith("@") else "; for a file, write --input @FILE"
+        hint = "" if given.startswith("@") else f"; for a file, write {instead}"
         raise UsageError(f"{where} is not JSON: {error}{hint}") from error
     if not isinstance(value, dict):
         raise UsageError(
-            f'{where} must be a JSON object with the StartEvent\'s fields, as in \'{{"folder": "docs"}}\', '
+            f'{where} must be a JSON object with {whose} fields, as in \'{{"folder": "docs"}}\', '
             f"not {json.dumps(value)[:60]}"
         )
     return value

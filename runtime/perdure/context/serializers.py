@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy as shallow_copy
+from functools import lru_cache
 from typing import Any, Self
 
 from pydantic import BaseModel
@@ -69,6 +70,10 @@ class JsonSerializer(BaseSerializer):
     def serialize(self, value: Any) -> str:
         if type(value) in (int, bool, type(None)):
             return json.dumps(value)
+        if isinstance(value, BaseModel):
+            short = _model_text(value)
+            if short is not None:
+                return short
         encoding = _Encoding()
         encoder = json.JSONEncoder(default=encoding.wrap, ensure_ascii=False, separators=(",", ":"))
         try:
@@ -229,6 +234,26 @@ class _Encoding:
             return self.wrap(value)
         except TypeError as error:
             raise ValueError(f"Failed to serialize value: {type(value)}: {_shown(value)}") from error
+
+
+def _model_text(model: BaseModel) -> str | None:
+    """What `JsonSerializer` makes of a model, by one call of pydantic's; None where it might be something else.
+
+    Every event of a durable run comes this way: it takes half the time.
+    """
+    try:
+        data = type(model).__pydantic_serializer__.to_json(model, context=_Encoding()).decode()
+    except ValueError:
+        return None  # a lone surrogate, or what the long way explains better
+    # It writes NaN as null, where a model says nothing else; and markers inside have to be counted.
+    if "null" in data or '"__is_' in data:
+        return None
+    return f'{{"{_MODEL}":true,"value":{data},"qualified_name":{_quoted_name(type(model))}}}'
+
+
+@lru_cache(maxsize=1024)
+def _quoted_name(cls: type[Any]) -> str:
+    return json.dumps(qualified_name(cls), ensure_ascii=False)
 
 
 def _is_component(value: Any) -> bool:

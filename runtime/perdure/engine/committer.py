@@ -36,6 +36,23 @@ RELAXED_TICKS = 64  # how much a Relaxed run may have at risk
 RELAXED_SECONDS = 0.1
 
 _ALWAYS_STRICT = (Halted, Drain, Takeover, Reopened, WaitBegan, External, Refused)
+_BEGIN = (Start, Resume)
+_SHOWN = (Publish, Finish)  # to the outside, which can't be taken back
+
+
+class _Summary(msgspec.Struct, rename="camel", gc=False):
+    """What the run's status shows of its progress."""
+
+    completed_steps: int
+    active_steps: list[str]  # at most 8
+    pending_events: int
+    last_step: str
+    last_progress_time: float
+    replayed_steps: int
+    waiting: bool
+
+
+_encode_summary = msgspec.json.Encoder().encode
 
 
 class Engine(Protocol):
@@ -84,11 +101,12 @@ class Committer:
         self._first_pending = 0.0  # when the first of `_ticks` came
         self._first_sent: float | None = None  # the same of those on their way
         self._task: asyncio.Task[None] | None = None
+        self._pressed: asyncio.Future[None] | None = None  # a Relaxed commit that waits for more
 
     @property
     def idle(self) -> bool:
         """Whether all that was added is durable."""
-        return self._task is None and not self._ticks
+        return not self._sent and not self._ticks
 
     def add(self, tick: Tick, commands: Sequence[Command]) -> Sequence[Command]:
         """Take a tick; returns the commands that may be carried out at once."""
@@ -103,6 +121,8 @@ class Committer:
             self._commands.extend(commands)
         if self._task is None:
             self._task = self._aio.create_task(self._commit_all())
+        else:
+            self._press()
         return now
 
     def waiter(self, *, strict: bool) -> asyncio.Future[None] | None:
@@ -111,6 +131,7 @@ class Committer:
             return None
         waiter = self._aio.create_future()
         (self._waiting if self._ticks else self._in_flight).append(waiter)
+        self._press()
         return waiter
 
     def give_up(self, error: BaseException) -> None:
@@ -123,8 +144,8 @@ class Committer:
     async def _commit_all(self) -> None:
         try:
             while self._ticks:
-                if self._relaxed and not self._waiting and not self._commands:
-                    await asyncio.sleep(RELAXED_SECONDS / 10)
+                if self._relaxed:
+                    await self._gather()
                 ticks, self._ticks = self._ticks, []
                 commands, self._commands = self._commands, []
                 self._in_flight, self._waiting = self._waiting, []
@@ -140,11 +161,29 @@ class Committer:
                         waiter.set_result(None)
                 for command in commands:
                     self._engine.carry_out(command)
+                if not self._ticks:
+                    # What these begin is often done at once: it is the next commit, without a task of its own.
+                    await asyncio.sleep(0)
         except BaseException as error:
             self._engine.stop(None, error)
         finally:
-            self._task = None
+            self._task, self._sent = None, 0
             self._engine.check_drained()
+
+    async def _gather(self) -> None:
+        """Let more come together, until something waits for what is there or half of the risk is taken."""
+        if self._pressing():
+            return
+        self._pressed = self._aio.create_future()
+        await asyncio.wait([self._pressed], timeout=RELAXED_SECONDS / 10)
+        self._pressed = None
+
+    def _press(self) -> None:
+        if self._pressed is not None and not self._pressed.done() and self._pressing():
+            self._pressed.set_result(None)
+
+    def _pressing(self) -> bool:
+        return bool(self._waiting or self._commands) or len(self._ticks) >= RELAXED_TICKS // 2
 
     def _batch(self, ticks: list[Tick], commands: list[Command]) -> Batch:
         state = self._state
@@ -180,7 +219,7 @@ class Committer:
             # Who waits in the engine runs no code that could bring the process down.
             self._flight.append(("-", str(tick.work), ""))
         for command in commands:
-            if isinstance(command, Start | Resume):
+            if isinstance(command, _BEGIN):
                 self._flight.append(("+", str(command.work.id), command.work.step))
 
     def _within_risk(self) -> bool:
@@ -193,24 +232,25 @@ class Committer:
         # Nothing overtakes commands that have to wait: what they begin was there first.
         if not self._relaxed or self._commands or self._held or isinstance(tick, _ALWAYS_STRICT):
             return False
-        if any(isinstance(command, Publish | Finish) for command in commands):
-            return False
+        for command in commands:
+            if isinstance(command, _SHOWN):
+                return False
         return self._within_risk()
 
     def _summary(self) -> bytes:
         state = self._state
         active = self._engine.active_steps
-        return msgspec.json.encode(
-            {
-                "completedSteps": state.completed,
-                "activeSteps": active[:8],
-                "pendingEvents": max(0, len(state.works) - len(active)),
-                "lastStep": state.last_step,
-                "lastProgressTime": state.progressed_at or state.last_time,
-                "replayedSteps": state.replayed,
-                "waiting": bool(state.works)
-                and all(not q.active and not q.queued for q in state.steps.values()),
-            }
+        return _encode_summary(
+            _Summary(
+                completed_steps=state.completed,
+                active_steps=active[:8],
+                pending_events=max(0, len(state.works) - len(active)),
+                last_step=state.last_step,
+                last_progress_time=state.progressed_at or state.last_time,
+                replayed_steps=state.replayed,
+                waiting=bool(state.works)
+                and all(not queue.active and not queue.queued for queue in state.steps.values()),
+            )
         )
 
     async def _end_too_large(self, error: CheckpointTooLargeError) -> None:

@@ -292,7 +292,7 @@ class Loop:
                 f"Step function {work.step} returned {type(result).__name__} instead of an Event instance."
             )
         added, taken = self._claims.settle(work.id)
-        return Returned(self.now(), work.id, events, isinstance(result, list), added, taken)
+        return Returned(self.now(), work.id, events, isinstance(result, list), added, taken, work.step)
 
     def _failed(self, invocation: Invocation, error: BaseException) -> Failed:
         work = invocation.work
@@ -322,6 +322,7 @@ class Loop:
             first_at=first_at,
             retry_at=retry_at,
             recovery=recovery,
+            step=work.step,
         )
 
     def _retry_at(self, work: Work, error: BaseException, elapsed: float, now: float) -> float | None:

@@ -157,7 +157,8 @@ class Claim(msgspec.Struct, array_like=True):
 class Returned(msgspec.Struct, array_like=True, tag="returned"):
     """A step returned: nothing, an event, or (`many`) a list of them, which opens a stream.
 
-    added, taken: what its `collect_events` put into and took out of buffers, by buffer.
+    added, taken: what its `collect_events` put into and took out of buffers, by buffer. step: whose
+    work it was, for who reads the log without the code.
     """
 
     time: float
@@ -166,12 +167,13 @@ class Returned(msgspec.Struct, array_like=True, tag="returned"):
     many: bool = False
     added: dict[str, list[Claim]] = {}
     taken: dict[str, list[tuple[int, int]]] = {}
+    step: str = ""
 
 
 class Failed(msgspec.Struct, array_like=True, tag="failed"):
     """A step raised. first_at: when its first execution began. retry_at: when it is tried again, as its retry policy decided, or None.
 
-    recovery: the StepFailedEvent for a `catch_error` step, where one covers the step.
+    recovery: the StepFailedEvent for a `catch_error` step, where one covers the step. step: as `Returned`.
     """
 
     time: float
@@ -180,6 +182,7 @@ class Failed(msgspec.Struct, array_like=True, tag="failed"):
     first_at: float
     retry_at: float | None = None
     recovery: Payload | None = None
+    step: str = ""
 
 
 class WaitBegan(msgspec.Struct, array_like=True, tag="wait"):

@@ -81,6 +81,16 @@ class EmbeddedRedis:
         assert self._sockets is not None, "start it first"
         return f"unix://{self._sockets}/redis.sock"
 
+    def attach(self) -> str:
+        """The URL of the server that another process runs here. Raises NoRedisError when there is none."""
+        try:
+            sockets = json.loads(self._note.read_text())["sockets"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise NoRedisError(
+                f"the process that runs this run has no Redis in {self._folder} yet: try again"
+            ) from None
+        return f"unix://{sockets}/redis.sock"
+
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None

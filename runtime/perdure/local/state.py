@@ -36,6 +36,24 @@ class RunFolder:
     def redis(self) -> Path:
         return self.path / "redis"
 
+    def note_store(self, where: str) -> None:
+        """The run's state is in the Redis at `where`, not in one of this folder."""
+        (self.path / "store").write_text(where)
+
+    def check_store(self, given: bool) -> None:
+        """Whether a Redis is `given` by URL must be as it was when the run began. Raises LocalError."""
+        if given and self.redis.is_dir():
+            raise LocalError(
+                f"run '{self.name}' keeps its state in {self.redis}, not in a Redis of yours: leave --redis (and "
+                "PERDURE_REDIS) out"
+            )
+        if not given and not self.redis.is_dir():
+            try:
+                where = (self.path / "store").read_text()
+            except FileNotFoundError:
+                where = "a Redis of yours"
+            raise LocalError(f"run '{self.name}' keeps its state in {where}: name that with --redis URL")
+
     @property
     def source(self) -> Path:
         """The modules that came with the manifest, as they were when the run began."""
@@ -131,3 +149,8 @@ def _lock(lock: IO[str], name: str) -> None:
 
 def is_over(run: WorkflowRun) -> bool:
     return run.status.completion_time is not None
+
+
+def names(root: Path) -> list[str]:
+    """Of the runs under `root`, in order."""
+    return sorted(file.parent.name for file in root.glob("runs/*/run.json"))

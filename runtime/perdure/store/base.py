@@ -6,10 +6,12 @@ Times are seconds as float unless a name says otherwise; `*_ms` are whole millis
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+
+import msgspec
 
 from perdure.engine.journal import FlightChange
 
@@ -27,8 +29,7 @@ class Tag(StrEnum):
     FULL = "FULL"  # the inbox holds `number` entries and takes no more
 
 
-@dataclass(slots=True, frozen=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """What a script answered. `number` is a seq or an epoch, as the script's head says."""
 
     tag: Tag
@@ -65,8 +66,9 @@ class Renewed:
     store_time: float
 
 
-@dataclass(slots=True, frozen=True)
-class Commit:
+# Thousands of them are held at a time: what the garbage collector would look through again and again
+# is made of immutable things only.
+class Commit(msgspec.Struct, frozen=True, gc=False):
     """One commit of one record; `record` is framed (`records.frame`) and frozen once sent.
 
     digest: of `record`, as hex; tells the same batch sent twice from two batches.
@@ -78,10 +80,10 @@ class Commit:
     digest: str
     record: bytes
     progress: bool = False
-    flight: Sequence[FlightChange] = ()
+    flight: tuple[FlightChange, ...] = ()
     summary: bytes = b"{}"
     outcome: bytes | None = None
-    events: Sequence[bytes] = ()
+    events: tuple[bytes, ...] = ()
     inbox_ack: str = ""
     previous: str = ""
 

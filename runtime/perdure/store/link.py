@@ -6,7 +6,7 @@ It repeats nothing by itself: whether what was sent may be sent again is known t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -36,6 +36,9 @@ _NOT_FROM_URL = (
     "socket_connect_timeout",
     "timeout",
 )
+
+# Its own types say that it takes one argument.
+_pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
 class Address:
@@ -87,13 +90,11 @@ class Link:
     ) -> Any:
         """A script's reply. size: bytes of its arguments, if they are many."""
         timeout = self._timeout + size / BYTES_PER_SECOND
-        (reply,) = await self.pipeline(
-            [("EVALSHA", script.sha, len(keys), *keys, *arguments)], timeout=timeout
-        )
+        (reply,) = await self._ask(_pack(("EVALSHA", script.sha, len(keys), *keys, *arguments)), 1, timeout)
         if isinstance(reply, NoScriptError):
             # The server is new or was flushed; it ran nothing.
-            (reply,) = await self.pipeline(
-                [("EVAL", script.source, len(keys), *keys, *arguments)], timeout=timeout
+            (reply,) = await self._ask(
+                _pack(("EVAL", script.source, len(keys), *keys, *arguments)), 1, timeout
             )
         if isinstance(reply, Exception):
             raise translate(reply, self._address.where) from reply
@@ -103,12 +104,15 @@ class Link:
         self, commands: Sequence[Sequence[Argument]], *, timeout: float | None = None
     ) -> list[Any]:
         """All replies in order, in one round trip; a refused command's is its exception, not raised."""
-        packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
+        packed = b"".join([_pack(tuple(command)) for command in commands])
+        return await self._ask(packed, len(commands), self._timeout if timeout is None else timeout)
+
+    async def _ask(self, packed: bytes, replies: int, timeout: float) -> list[Any]:
         try:
             wire = self._wire
             if wire is None or not wire.open:
                 wire = await self._connected()
-            return await wire.ask(packed, len(commands), self._timeout if timeout is None else timeout)
+            return await wire.ask(packed, replies, timeout)
         except (RedisError, OSError, EOFError) as error:  # TimeoutError is an OSError
             raise translate(error, self._address.where) from error
 

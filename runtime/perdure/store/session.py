@@ -59,7 +59,8 @@ class RunSession:
         self._clock = clock
         self._ttl_ms = 10_000
         self._held = Held(clock, max_bytes)
-        self._turn = asyncio.Lock()  # a commit whose caller was cancelled is still under way
+        self._turn = asyncio.Lock()
+        self._sent: tuple[Commit, bytes | None] | None = None  # and not answered yet; its snapshot
         self._over: Exception | None = None  # why nothing more can be written
         self._went_back = False  # the store did, so other records than ours may be in it
         self._cutting: asyncio.Task[None] | None = None
@@ -123,26 +124,32 @@ class RunSession:
 
     async def commit(self, batch: Batch) -> None:
         """As the engine's Journal has it. Raises also RunEndedError, StateLostError, CommitConflictError."""
-        # Nobody's cancellation may tear it: what went out is sent until it is answered.
-        await asyncio.shield(self._commit(batch))
-
-    async def _commit(self, batch: Batch) -> None:
         async with self._turn:
-            if self._over is not None:
-                raise self._over
-            commit = self._frozen(batch)
-            try:
-                await self._send(commit)
-            except Exception as error:
-                self._over = error
-                raise
-            self.seq = commit.seq
-            self._held.add(commit)
-            self._log_bytes += len(commit.record)
-            if batch.snapshot is not None and batch.outcome is None and self._cutting is None:
-                # Beside the commits to come: a large upload must not hold them up, and the log is
-                # whole without it.
-                self._cutting = asyncio.create_task(self._cut(commit.seq, batch.snapshot, self._log_bytes))
+            if self._sent is not None or self._over is not None:
+                await self._finish()
+            self._sent = self._frozen(batch), batch.snapshot
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """Have what was sent answered. A caller's cancellation leaves it to whoever writes next."""
+        if self._over is not None:
+            raise self._over
+        if self._sent is None:
+            return
+        commit, snapshot = self._sent
+        try:
+            await self._send(commit)
+        except Exception as error:
+            self._over = error
+            raise
+        self._sent = None
+        self.seq = commit.seq
+        self._held.add(commit)
+        self._log_bytes += len(commit.record)
+        if snapshot is not None and commit.outcome is None and self._cutting is None:
+            # Beside the commits to come: a large upload must not hold them up, and the log is whole
+            # without it.
+            self._cutting = asyncio.create_task(self._cut(commit.seq, snapshot, self._log_bytes))
 
     async def release(
         self,
@@ -157,6 +164,8 @@ class RunSession:
         Tries for `patience` seconds. Raises LeaseLostError, RunEndedError, StoreUnavailableError.
         """
         async with self._turn:
+            if self._sent is not None:
+                await self._finish()
             await self.settle()
             answer = await self._insist(
                 lambda: self._run.release(
@@ -191,10 +200,10 @@ class RunSession:
             digest=digest(record),
             record=record,
             progress=batch.progress,
-            flight=batch.flight,
+            flight=tuple(batch.flight),
             summary=batch.summary,
             outcome=batch.outcome,
-            events=batch.published,
+            events=tuple(batch.published),
             inbox_ack=batch.inbox_ack,
             previous=self._held.digest(self.seq) or "",
         )
@@ -241,6 +250,7 @@ class RunSession:
             )
         if self._held.digest(last) != found:
             raise self._forked(last)
+        log.warning("the store went back to seq %d; sending %d records again", last, len(missing))
         for commit in missing:
             answer = await self._insist(partial(self._run.commit, self.epoch, self.holder, commit))
             if not answer.ok:

@@ -15,6 +15,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError, InvalidResponse, TimeoutError
 
+BUFFER_BYTES = 64 * 1024
+
 
 class _Asked:
     __slots__ = ("answer", "deadline", "missing", "replies")
@@ -26,7 +28,7 @@ class _Asked:
         self.replies: list[Any] = []
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.BufferedProtocol):
     """Who gives up waiting leaves his place in the line: the reply that still comes is dropped there."""
 
     def __init__(self, connection: AbstractConnection) -> None:
@@ -34,6 +36,8 @@ class Wire(asyncio.Protocol):
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error)
+        # Read into: a fresh buffer for each read costs more than all else that a reply does.
+        self._buffer = bytearray(BUFFER_BYTES)
         self._asked: deque[_Asked] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport = connection._writer.transport  # type: ignore[union-attr, assignment]
@@ -63,9 +67,12 @@ class Wire(asyncio.Protocol):
 
     # --- what asyncio tells -----------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, size: int) -> None:
         try:
-            self._reader.feed(data)
+            self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]
             while (reply := self._reader.gets()) is not False:
                 self._take(reply)
         except Exception as error:  # what isn't the protocol leaves no way to tell one reply from the next
