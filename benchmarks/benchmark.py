@@ -11,6 +11,7 @@ from dataclasses import dataclass
 class Goal:
     """`side` shall take at most `at_most` times what `beside` takes; in the benchmark's unit without `beside`.
 
+    less: a side that is taken off `side` first: what remains is what is judged.
     upper: judged by the upper quartile of the rounds instead of their median.
     """
 
@@ -18,6 +19,7 @@ class Goal:
     at_most: float
     beside: str | None = None
     upper: bool = False
+    less: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

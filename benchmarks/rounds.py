@@ -57,6 +57,8 @@ class Outcome:
 
     def _judged(self, goal: Goal) -> Spread:
         taken = self.samples[goal.side]
+        if goal.less is not None:
+            taken = [a - b for a, b in zip(taken, self.samples[goal.less], strict=True)]
         if goal.beside is None:
             return Spread.of(taken)
         # Within a round, not between the medians: then what slowed a round down slowed both.

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from benchmarks import chain, chain_state, fanout, growth_collect, growth_list, idle, imports
+from benchmarks import (
+    chain,
+    chain_state,
+    fanout,
+    growth_collect,
+    growth_list,
+    idle,
+    imports,
+    store_bytes,
+    store_chain,
+    store_fanout,
+    store_resume,
+)
 
-BENCHMARKS = {
-    module.BENCHMARK.name: module.BENCHMARK
-    for module in (chain, chain_state, fanout, growth_list, growth_collect, imports, idle)
-}
+_ENGINE = [
+    module.BENCHMARK for module in (chain, chain_state, fanout, growth_list, growth_collect, imports, idle)
+]
+_STORE = [
+    store_chain.BENCHMARK,
+    store_fanout.BENCHMARK,
+    store_fanout.COMMITS,
+    store_bytes.SET,
+    store_bytes.APPEND,
+    store_bytes.APPEND_TIME,
+    store_resume.BENCHMARK,
+]
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (*_ENGINE, *_STORE)}

@@ -32,7 +32,8 @@ def goal_text(goal: Goal, unit: str) -> str:
     if goal.beside is None:
         return f"≤ {number(goal.at_most)} {unit}"
     quartile = ", upper quartile" if goal.upper else ""
-    return f"≤ {ratio(goal.at_most)} of {goal.beside}{quartile}"
+    less = f", less {goal.less}" if goal.less else ""
+    return f"≤ {ratio(goal.at_most)} of {goal.beside}{less}{quartile}"
 
 
 def ratio(value: float) -> str:

@@ -164,7 +164,8 @@ class Inbox:
                 if len(found) < READ_AT_ONCE:
                     return
         except StoreError as error:
-            log.warning("the inbox can't be read; the next renewal of the lease tries again: %s", error)
+            if not loop.stopped:
+                log.warning("the inbox can't be read; the next renewal of the lease tries again: %s", error)
         except Exception as error:  # the run's own end, which its other tasks hear of as well
             if not loop.stopped:
                 loop.stop(None, error)

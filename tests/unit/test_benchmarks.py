@@ -31,6 +31,14 @@ def test_the_upper_quartile_can_miss_what_the_median_meets() -> None:
     assert [v.met for v in Outcome(Benchmark("b", "", "", {}, goals), samples).verdicts] == [True, False]
 
 
+def test_what_a_store_adds_is_judged_without_the_work_itself() -> None:
+    samples = {"ours": [30.0, 300.0], "memory": [10.0, 100.0], "bare": [100.0, 1000.0]}
+    goal = Goal("ours", 0.2, beside="bare", less="memory")
+    (verdict,) = Outcome(Benchmark("b", "", "", {}, [goal]), samples).verdicts
+    assert (verdict.reached, verdict.met) == (0.2, True)
+    assert goal_text(goal, "µs") == "≤ 1/5 of bare, less memory"
+
+
 def test_a_single_sample_is_its_own_quartiles() -> None:
     assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0)
 

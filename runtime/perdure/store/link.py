@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import hiredis
@@ -41,6 +42,18 @@ _NOT_FROM_URL = (
 _pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
+@cache
+def _named() -> dict[str, Any]:
+    """What a connection calls itself. Left out, the library reads its own version from the disk for each."""
+    from perdure import __version__
+
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:  # an older library
+        return {"lib_name": "perdure", "lib_version": __version__}
+    return {"driver_info": DriverInfo("perdure", __version__)}
+
+
 class Address:
     """A server's URL, read once. `where` names it without its secrets."""
 
@@ -57,7 +70,7 @@ class Address:
         self._class: type[AbstractConnection] = options.pop("connection_class", Connection)
         for name in _NOT_FROM_URL:
             options.pop(name, None)
-        self._options = options
+        self._options = options | _named()
         path = options.get("path")
         self.where = (
             f"Redis at {path}"

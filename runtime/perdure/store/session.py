@@ -146,7 +146,10 @@ class RunSession:
         self.seq = commit.seq
         self._held.add(commit)
         self._log_bytes += len(commit.record)
-        if snapshot is not None and commit.outcome is None and self._cutting is None:
+        if commit.outcome is not None:
+            if self._cutting is not None:
+                self._cutting.cancel()  # nobody resumes what has ended
+        elif snapshot is not None and self._cutting is None:
             # Beside the commits to come: a large upload must not hold them up, and the log is whole
             # without it.
             self._cutting = asyncio.create_task(self._cut(commit.seq, snapshot, self._log_bytes))
