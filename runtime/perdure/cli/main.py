@@ -147,6 +147,65 @@ def send(
 
 
 @app.command()
+def export(
+    run: RunName,
+    file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.", show_default=False)],
+    redis: Redis = None,
+    namespace: Namespace = NAMESPACE,
+    dir: Dir = Path(".perdure"),
+) -> None:
+    """Write a run's whole state to a file, as a backup or for a bug report; a live run goes on meanwhile.
+
+    The file holds the run's input, events and state: mind to whom you give it.
+    """
+    from perdure.cli.backup import export
+
+    _tell(export(run, file, dir, redis, namespace))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What `perdure export` wrote.", show_default=False)],
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The new run's name, if not that of the exported one."),
+    ] = None,
+    target: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="What it runs, as for `perdure run`: needed where the file comes from a cluster or a program."
+        ),
+    ] = None,
+    restore: Annotated[
+        bool,
+        typer.Option(
+            "--restore", help="Put it back under its old namespace and uid, into the Redis of --redis."
+        ),
+    ] = False,
+    redis: Redis = None,
+    dir: Dir = Path(".perdure"),
+) -> None:
+    """Make a run of this machine from an exported one; `perdure run` then resumes it where it was.
+
+    It gets a uid of its own: what the exported run does from here on and what this one does are two.
+    Nothing that is there is overwritten.
+    """
+    from perdure.cli.backup import bring_in
+    from perdure.cli.backup import restore as put_back
+    from perdure.cli.target import read_target
+
+    if restore:
+        if redis is None:
+            raise UsageError("--restore needs the --redis URL of the store that lost the run")
+        if name is not None or target is not None:
+            raise UsageError("--restore puts the run back as it was: leave --name and --target out")
+        _tell(put_back(file, redis))
+        return
+    read = read_target(target, name=name, given_input=None) if target is not None else None
+    _tell(bring_in(file, dir, redis, name=name, target=read))
+
+
+@app.command()
 def doctor(
     redis: Redis = None,
     namespace: Namespace = NAMESPACE,
@@ -159,6 +218,11 @@ def doctor(
     from perdure.cli.doctor import examine
 
     raise typer.Exit(examine(redis, namespace, Console()))
+
+
+def _tell(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line)
 
 
 def main() -> None:

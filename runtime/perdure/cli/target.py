@@ -45,14 +45,19 @@ def read_target(target: str, *, name: str | None, given_input: str | None) -> Ta
         )
     run = found.run
     if name is not None:
-        if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:
-            raise UsageError(
-                f"--name {name!r}: use at most {MAX_NAME} lower-case letters, digits, '-' and '.', as in documents-1"
-            )
-        run = run.model_copy(update={"metadata": run.metadata.model_copy(update={"name": name})})
+        run = run.model_copy(update={"metadata": run.metadata.model_copy(update={"name": check_name(name)})})
     if given_input is not None:
         run = _with_input(run, parse_input(given_input))
     return Target(run, found.source_path, found.modules)
+
+
+def check_name(name: str) -> str:
+    """`name`, given by --name, if a run can have it. Raises UsageError."""
+    if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:
+        raise UsageError(
+            f"--name {name!r}: use at most {MAX_NAME} lower-case letters, digits, '-' and '.', as in documents-1"
+        )
+    return name
 
 
 def parse_input(given: str) -> dict[str, Any]:

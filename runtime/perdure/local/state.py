@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -96,10 +96,12 @@ class RunFolder:
             if left.name != "lock":
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
-    def create(self, run: WorkflowRun, modules: dict[str, str] | None = None) -> WorkflowRun:
-        """Begin a new run under this name, with a uid of its own. `clear` before."""
+    def create(
+        self, run: WorkflowRun, modules: Mapping[str, str] | None = None, *, uid: str = ""
+    ) -> WorkflowRun:
+        """Begin a new run under this name, with a uid of its own unless it has one. `clear` before."""
         metadata = run.metadata.model_copy(
-            update={"namespace": NAMESPACE, "uid": str(uuid.uuid4()), "resource_version": "0"}
+            update={"namespace": NAMESPACE, "uid": uid or str(uuid.uuid4()), "resource_version": "0"}
         )
         fresh = run.model_copy(update={"metadata": metadata, "status": WorkflowRunStatus()})
         if modules is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -22,13 +22,17 @@ PUSHED_AT_ONCE = 1000
 
 @dataclass(slots=True, frozen=True)
 class Dump:
-    """A run's keys but for its lease, which is of a process, not of the state. `fields` are meta's own."""
+    """A run's keys but for its lease, which is of a process, not of the state.
+
+    fields: meta's. sent: ids of events that came in, each with its score.
+    """
 
     fields: Mapping[str, bytes]
     snapshot: bytes | None
     records: Sequence[bytes]
-    inbox: Sequence[Entry] = field(default=())
-    events: Sequence[Entry] = field(default=())
+    inbox: Sequence[Entry] = ()
+    sent: Sequence[tuple[bytes, bytes]] = ()
+    events: Sequence[Entry] = ()
 
     @property
     def meta(self) -> Meta:
@@ -52,14 +56,15 @@ async def read(store: RedisStore, namespace: str, uid: str) -> Dump | None:
                 ("GET", keys.snap),
                 ("LRANGE", keys.log, 0, -1),
                 ("XRANGE", keys.inbox, "-", "+"),
+                ("ZRANGE", keys.sent, 0, -1, "WITHSCORES"),
                 ("XRANGE", keys.events, "-", "+"),
             ],
             LOAD_TIMEOUT,
         )
     assert answers is not None  # nothing is watched
-    raw, snapshot, records, inbox, events = answers
-    fields = {name.decode(): value for name, value in zip(raw[::2], raw[1::2], strict=True)}
-    return Dump(fields, snapshot, records, inbox, events) if fields else None
+    raw, snapshot, records, inbox, sent, events = answers
+    fields = {name.decode(): value for name, value in _pairs(raw)}
+    return Dump(fields, snapshot, records, inbox, _pairs(sent), events) if fields else None
 
 
 async def write(store: RedisStore, namespace: str, uid: str, dump: Dump) -> bool:
@@ -76,6 +81,8 @@ async def write(store: RedisStore, namespace: str, uid: str, dump: Dump) -> bool
         commands.append(("SET", keys.snap, dump.snapshot))
     for key, entries in ((keys.inbox, dump.inbox), (keys.events, dump.events)):
         commands += [("XADD", key, identity, *fields) for identity, fields in entries]
+    if dump.sent:
+        commands.append(("ZADD", keys.sent, *(part for name, score in dump.sent for part in (score, name))))
     commands.append(("HSET", keys.meta, *(part for pair in dump.fields.items() for part in pair)))
     size = len(dump.snapshot or b"") + sum(map(len, dump.records))
     async with store.link() as link:
@@ -85,6 +92,10 @@ async def write(store: RedisStore, namespace: str, uid: str, dump: Dump) -> bool
             return False
         done = await _at_once(link, store.where, commands, LOAD_TIMEOUT + size / BYTES_PER_SECOND)
     return done is not None
+
+
+def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
 
 
 async def _at_once(
