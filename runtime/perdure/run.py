@@ -20,7 +20,6 @@ from perdure.engine.journal import Journal
 from perdure.engine.loop import Loop
 from perdure.engine.model import Begin, Ending, External, Refused, State
 from perdure.engine.values import difference
-from perdure.engine.waits import type_name
 from perdure.errors import (
     CheckpointTooLargeError,
     UnfitEventError,
@@ -42,6 +41,7 @@ from perdure.events import (
     WorkflowTimedOutEvent,
 )
 from perdure.inbox import event_of
+from perdure.naming import qualified_name
 from perdure.store.base import Message
 from perdure.stream import EventStream
 
@@ -197,7 +197,7 @@ class Run:
         )
         kind = type(event)
         idle = not self.loop.state.works
-        self._tell(UnhandledEvent(event_type=kind.__name__, qualified_name=type_name(kind), idle=idle))
+        self._tell(UnhandledEvent(event_type=kind.__name__, qualified_name=qualified_name(kind), idle=idle))
 
     def idle(self) -> None:
         accepted = [kind for c in self.workflow._graph.configs.values() for kind in c.accepted_events]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 from weakref import WeakValueDictionary
@@ -17,17 +16,18 @@ from perdure.context.serializers import BaseSerializer, JsonSerializer
 from perdure.context.state_store import DictState, InMemoryStateStore
 from perdure.decorators import StepFunction
 from perdure.engine.graph import Graph
-from perdure.engine.model import Codec, EventCodec, State
-from perdure.errors import ContextStateError, WorkflowRuntimeError, WorkflowValidationError
+from perdure.errors import WorkflowRuntimeError, WorkflowValidationError
 from perdure.events import Event, StartEvent, StopEvent
 from perdure.handler import WorkflowHandler
 from perdure.resource import ResourceManager
-from perdure.run import Run, start_event
 from perdure.utils import get_steps_from_class
 from perdure.validation import start_event_class, stop_event_class, validate
 from perdure.validation import validate_resource_configs as check_resource_configs
 
 if TYPE_CHECKING:
+    # What runs a workflow is loaded by the first run: to write one takes none of it.
+    from perdure.engine.model import Codec
+    from perdure.run import Run
     from perdure.store.base import Store
 
 log = logging.getLogger("perdure.workflow")
@@ -214,55 +214,9 @@ class Workflow(Generic[ResultT]):
                 raise ValueError("a durable run needs run_id=, and its state is the store's: give no ctx")
             fields = self._fields(start_event, kwargs)
             return run_in_program(self, store, run_id, fields, durability=durability, wait=wait)
-        if ctx is not None and ctx._run is not None and not ctx._run.loop.stopped:
-            raise ContextStateError("Cannot start a new run while context is already running its run")
-        return self._run_in_memory(ctx, start_event, run_id, kwargs)
+        from perdure.in_memory import run_in_memory
 
-    def _run_in_memory(
-        self, ctx: Context[Any] | None, first: StartEvent | None, run_id: str | None, fields: dict[str, Any]
-    ) -> WorkflowHandler[ResultT]:
-        active = self._active.get(run_id) if run_id is not None else None
-        if active is not None and not active.loop.stopped and not active.result.get_loop().is_closed():
-            raise RuntimeError(f"run {run_id} is active: await it first, or give another run_id")
-        snapshot = State()
-        event: StartEvent | None = None
-        context: Context[Any] = ctx if ctx is not None else Context(self)
-        state_store = context.store
-        if context.is_running:
-            snapshot = self._taken_over(context)
-        else:
-            event = self._start(first, fields)
-        run = Run(
-            self,
-            run_id=run_id or secrets.token_urlsafe(8),
-            state=snapshot,
-            store=state_store,
-            serializer=self.serializer,
-            timeout=self.timeout,
-        )
-        if run_id is not None:
-            self._active[run_id] = run
-            run.result.add_done_callback(lambda _: self._active.pop(run.run_id, None))
-        context._run, context._snapshot, context._store = run, None, None
-        handler: WorkflowHandler[ResultT] = WorkflowHandler(run, context)
-        loop = asyncio.get_running_loop()
-        slots = self._slots
-        if slots is None:
-            loop.call_soon(self._launch, run, event)
-        else:
-            run.result.add_done_callback(lambda _: slots.leave() if run.admitted else None)
-            loop.call_soon(self._admit, slots, run, event)
-        return handler
-
-    def _admit(self, slots: RunSlots, run: Run, event: StartEvent | None) -> None:
-        def begin() -> None:
-            if run.result.done():  # it was cancelled before its turn
-                slots.leave()
-                return
-            run.admitted = True
-            self._launch(run, event)
-
-        slots.enter(begin)
+        return run_in_memory(self, ctx, start_event, run_id, kwargs)
 
     @property
     def _slots(self) -> RunSlots | None:
@@ -274,32 +228,10 @@ class Workflow(Generic[ResultT]):
             self._loop_slots = (loop, RunSlots(self._limit))
         return self._loop_slots[1]
 
-    def _launch(self, run: Run, event: StartEvent | None) -> None:
-        if event is not None:
-            run.begin(event)
-        else:
-            run.loop.take_over(run.loop.state.epoch + 1)
-
-    def _taken_over(self, context: Context[Any]) -> State:
-        if context._run is not None:
-            codec = self._codec(self.serializer)
-            return codec.decode_state(codec.encode_state(context._run.loop.state))
-        assert context._snapshot is not None
-        return context._snapshot
-
     def _fields(self, first: StartEvent | None, fields: dict[str, Any]) -> dict[str, Any]:
         if first is None:
             return fields
         return {**{name: getattr(first, name) for name in type(first).model_fields}, **first.to_dict()}
-
-    def _start(self, first: StartEvent | None, fields: dict[str, Any]) -> StartEvent:
-        if first is None:
-            return start_event(self, fields)
-        if not isinstance(first, StartEvent):
-            raise ValueError(f"start_event must be a StartEvent, not a {type(first).__name__}")
-        if fields:
-            log.warning("start_event is given: the other arguments %s are ignored", sorted(fields))
-        return first
 
     # --- for the engine ------------------------------------------------------------------------------------
 
@@ -354,6 +286,8 @@ class Workflow(Generic[ResultT]):
         return InMemoryStateStore.from_dict(data, serializer)
 
     def _codec(self, serializer: BaseSerializer) -> Codec:
+        from perdure.engine.model import Codec, EventCodec
+
         def decode(data: bytes) -> Event:
             event = serializer.deserialize(data.decode())
             if not isinstance(event, Event):

@@ -45,8 +45,8 @@ from perdure.engine.model import (
     Wrote,
 )
 from perdure.engine.reduce import reduce
-from perdure.engine.waits import type_name
 from perdure.events import Event, StartEvent, StepFailedEvent, StopEvent
+from perdure.naming import qualified_name
 from perdure.run import Run
 from perdure.store.records import Record
 
@@ -264,7 +264,7 @@ class Driver:
         wait = (work.waits or {}).get("w")
         if wait is None or wait.event is None:
             requirements = json.dumps({"number": n}).encode()
-            self.submit(WaitBegan(work.id, "w", type_name(Answer), requirements, None, None))
+            self.submit(WaitBegan(work.id, "w", qualified_name(Answer), requirements, None, None))
             yield "w"
         answer = (work.waits or {})["w"].event
         assert answer is not None

@@ -16,14 +16,15 @@ from pydantic import BaseModel
 
 from perdure.context.serializers import BaseSerializer
 from perdure.context.state_store import InMemoryStateStore
-from perdure.engine.model import Published, Sent, State, WaitBegan, WaitLeft
-from perdure.engine.waits import type_name
 from perdure.errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
 from perdure.events import Event
-from perdure.retry_policy import RetryInfo
+from perdure.naming import qualified_name
 
 if TYPE_CHECKING:
+    # None of the engine here: an author's module names Context, and only a run needs what runs it.
     from perdure.engine.invocation import Invocation
+    from perdure.engine.model import State
+    from perdure.retry_policy import RetryInfo
     from perdure.run import Run
     from perdure.workflow import Workflow
 
@@ -197,7 +198,7 @@ class Context(Generic[StateT]):
                 and known[ordinal] == digest
             ):
                 return
-        run.loop.submit_from(invocation, Sent(invocation.work.id, ordinal, digest, payload, step))
+        run.loop.send(invocation, ordinal, digest, payload, step)
 
     def write_event_to_stream(self, ev: Event | None) -> None:
         """Show an event to who reads the run's stream. None is ignored."""
@@ -218,7 +219,7 @@ class Context(Generic[StateT]):
                 and known[ordinal] == digest
             ):
                 return
-        run.loop.submit_from(invocation, Published(invocation.work.id, ordinal, digest, payload))
+        run.loop.publish(invocation, ordinal, digest, payload)
 
     def collect_events(
         self, ev: Event, expected: list[type[Event]], buffer_id: str | None = None
@@ -243,9 +244,11 @@ class Context(Generic[StateT]):
         """
         run, invocation = self._inside("wait_for_event")
         wanted = _requirements(requirements)
-        base = f"{type_name(event_type)}|{(wanted or b'').decode()}"
+        base = f"{qualified_name(event_type)}|{(wanted or b'').decode()}"
         key = waiter_id or _waiter_key(invocation, base)
-        event = await self._wait(run, invocation, key, type_name(event_type), wanted, timeout, waiter_event)
+        event = await self._wait(
+            run, invocation, key, qualified_name(event_type), wanted, timeout, waiter_event
+        )
         if event is None:
             raise TimeoutError(f"no {event_type.__name__} came in {timeout} s")
         return cast("EventT", event)
@@ -275,13 +278,13 @@ class Context(Generic[StateT]):
                 invocation.answers = {}
             invocation.answers[key] = answer
             payload = loop.payload(prompt) if prompt is not None else None
-            loop.submit_from(invocation, WaitBegan(work.id, key, type_, requirements, deadline, payload))
+            loop.begin_wait(invocation, key, type_, requirements, deadline, payload)
             try:
                 await loop.suspend(invocation, answer)
             except asyncio.CancelledError:
                 # A timeout of the step's own, say. It runs on, and must not count as waiting.
                 if not invocation.closed:
-                    loop.submit(WaitLeft(work.id, key))
+                    loop.leave_wait(invocation, key)
                 raise
             finally:
                 del invocation.answers[key]
@@ -311,6 +314,8 @@ class Context(Generic[StateT]):
 
     def retry_info(self) -> RetryInfo:
         """Where this invocation stands in its retries, over restarts, too."""
+        from perdure.retry_policy import RetryInfo
+
         run, invocation = self._inside("retry_info")
         work = invocation.work
         if not work.attempts:

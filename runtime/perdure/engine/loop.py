@@ -35,15 +35,19 @@ from perdure.engine.model import (
     Halted,
     Payload,
     Publish,
+    Published,
     Reopened,
     Resume,
     Returned,
+    Sent,
     Start,
     State,
     Takeover,
     Tick,
     Unhandled,
+    WaitBegan,
     WaitEnded,
+    WaitLeft,
     Wake,
     Work,
 )
@@ -181,6 +185,33 @@ class Loop:
             )  # fmt: skip
             return
         self.submit(tick)
+
+    def send(
+        self, invocation: Invocation, ordinal: int, digest: bytes, payload: Payload, step: str | None
+    ) -> None:
+        """`Sent` by an invocation."""
+        self.submit_from(invocation, Sent(invocation.work.id, ordinal, digest, payload, step))
+
+    def publish(self, invocation: Invocation, ordinal: int, digest: bytes, payload: Payload) -> None:
+        """`Published` by an invocation."""
+        self.submit_from(invocation, Published(invocation.work.id, ordinal, digest, payload))
+
+    def begin_wait(
+        self,
+        invocation: Invocation,
+        key: str,
+        kind: str,
+        requirements: bytes | None,
+        deadline: float | None,
+        prompt: Payload | None,
+    ) -> None:
+        """`WaitBegan` by an invocation."""
+        work = invocation.work.id
+        self.submit_from(invocation, WaitBegan(work, key, kind, requirements, deadline, prompt))
+
+    def leave_wait(self, invocation: Invocation, key: str) -> None:
+        """`WaitLeft` by an invocation."""
+        self.submit(WaitLeft(invocation.work.id, key))
 
     async def barrier(self, invocation: Invocation | None = None, *, strict: bool = False) -> None:
         """Return when all that was submitted is durable; in a Relaxed run, when it may be at risk."""

@@ -21,12 +21,9 @@ from perdure.engine.model import (
     Work,
 )
 from perdure.engine.queues import fill, release
+from perdure.naming import qualified_name
 
 _NOBODY: frozenset[str] = frozenset()
-
-
-def type_name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def began(graph: Graph, state: State, tick: WaitBegan, out: list[Command]) -> None:
@@ -93,7 +90,7 @@ def answer(graph: Graph, state: State, payload: Payload, out: list[Command]) -> 
     """
     if not state.awaited:
         return _NOBODY
-    kind = type_name(type(payload.event))
+    kind = qualified_name(type(payload.event))
     woken: set[str] = set()
     for number in sorted(state.awaited.get(kind, ())):
         work = state.works[number]
@@ -144,7 +141,7 @@ def _go_on(graph: Graph, state: State, work: Work, out: list[Command]) -> None:
 
 def _matches(wait: Wait, payload: Payload) -> bool:
     event = payload.event
-    if type_name(type(event)) != wait.type:
+    if qualified_name(type(event)) != wait.type:
         return False
     if wait.requirements is None:
         return True
