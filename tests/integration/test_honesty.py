@@ -22,7 +22,7 @@ def verdict(url: str) -> tuple[str, str]:
     async def ask() -> tuple[str, str]:
         store = RedisStore.from_url(url)
         try:
-            said = judge(await store.server(), LEASE)
+            said = judge(await store.server("local"), LEASE)
         finally:
             await store.close()
         return said.status, said.reason

@@ -239,10 +239,10 @@ async def test_the_blocking_renewer_answers_as_the_other(case: Case) -> None:
     await case.held("a")
     renewer = case.run.renewer(1.0)
     try:
-        assert isinstance(renewer.renew(1, "a", TTL), Renewed)
-        assert renewer.renew(1, "b", TTL) == Reply(Tag.FENCED, 1)
+        assert isinstance(await asyncio.to_thread(renewer.renew, 1, "a", TTL), Renewed)
+        assert await asyncio.to_thread(renewer.renew, 1, "b", TTL) == Reply(Tag.FENCED, 1)
     finally:
-        renewer.close()
+        await asyncio.to_thread(renewer.close)
 
 
 # --- commits --------------------------------------------------------------------------------------------

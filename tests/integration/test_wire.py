@@ -11,7 +11,8 @@ import pytest
 from redis_server import RedisServer
 
 from perdure.errors import StoreUnavailableError
-from perdure.store.link import Address, Link
+from perdure.store.link import Link
+from perdure.store.url import Address
 
 
 @asynccontextmanager

@@ -42,10 +42,10 @@ class Store(MemoryStore):
 
     up = True
 
-    async def server(self) -> StoreFacts:
+    async def server(self, namespace: str) -> StoreFacts:
         if not self.up:
             raise StoreUnavailableError("connection refused")
-        return await super().server()
+        return await super().server(namespace)
 
 
 def ask(question: Coroutine[Any, Any, T]) -> T:

@@ -462,7 +462,7 @@ def test_a_store_that_doesnt_answer_costs_one_timeout() -> None:
     scene.stores.timeout = 0.01
 
     class Dead(MemoryStore):
-        async def server(self) -> Any:
+        async def server(self, namespace: str) -> Any:
             await asyncio.Event().wait()
 
     scene.stores.open_store = lambda url: Dead()

@@ -49,7 +49,7 @@ def view(
 def calm() -> StoreWatch:
     """A watch whose own start is a minute past."""
     watch = StoreWatch(at(0))
-    watch.answered(facts(60), at(60))
+    watch.answered("run", facts(60), at(60))
     assert view(watch, 60).state is StoreState.READY
     watch.forget("u")
     return watch
@@ -57,7 +57,7 @@ def calm() -> StoreWatch:
 
 def test_a_new_observer_judges_nobody_for_one_lease() -> None:
     watch = StoreWatch(at(0))
-    watch.answered(facts(1), at(1))
+    watch.answered("run", facts(1), at(1))
     assert (view(watch, 9.9).state, view(watch, 9.9).until) == (StoreState.GRACE, START + 10)
     assert view(watch, 10).state is StoreState.READY
     assert view(watch, 10, lease=30).state is StoreState.GRACE, "each run has its own lease"
@@ -65,19 +65,19 @@ def test_a_new_observer_judges_nobody_for_one_lease() -> None:
 
 def after_an_error(watch: StoreWatch) -> None:
     watch.failed(at(100))
-    watch.answered(facts(115), at(115))
+    watch.answered("run", facts(115), at(115))
 
 
 def after_a_restart(watch: StoreWatch) -> None:
-    watch.answered(facts(115, run_id="process-2"), at(115))
+    watch.answered("run", facts(115, run_id="process-2"), at(115))
 
 
 def after_a_failover(watch: StoreWatch) -> None:
-    watch.answered(facts(115, role="slave"), at(115))
+    watch.answered("run", facts(115, role="slave"), at(115))
 
 
 def after_a_clock_step(watch: StoreWatch) -> None:
-    watch.answered(facts(115 + 1.5), at(115))
+    watch.answered("run", facts(115 + 1.5), at(115))
 
 
 @pytest.mark.parametrize("trouble", [after_an_error, after_a_restart, after_a_failover, after_a_clock_step])
@@ -92,7 +92,7 @@ def test_after_trouble_nobody_is_judged_for_one_lease(trouble: Callable[[StoreWa
 def test_a_clock_that_drifts_is_no_trouble() -> None:
     watch = calm()
     for second in range(61, 200):
-        watch.answered(facts(second + (second - 60) * 0.5), at(second))
+        watch.answered("run", facts(second + (second - 60) * 0.5), at(second))
     assert view(watch, 200).state is StoreState.READY
 
 

@@ -8,16 +8,22 @@ from collections.abc import Callable
 
 from perdure.cli.errors import UsageError
 from perdure.errors import StoreAccessError, StoreUnavailableError
+from perdure.local.state import NAMESPACE
 from perdure.store.base import StoreFacts
 from perdure.store.redis import RedisStore
 
 
 async def connect(
-    url: str, *, patience: float = 0.0, tell: Callable[[str], None] = lambda _: None
+    url: str,
+    *,
+    namespace: str = NAMESPACE,
+    patience: float = 0.0,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[RedisStore, StoreFacts]:
     """The store at `url` and what its server says of itself.
 
-    patience: seconds to wait for one that doesn't answer; `tell` gets a line when the waiting begins.
+    namespace: whose runs it is for. patience: seconds to wait for one that doesn't answer; `tell` gets a
+    line when the waiting begins.
     Raises UsageError, which says what to look at.
     """
     try:
@@ -28,7 +34,7 @@ async def connect(
     waiting = False
     while True:
         try:
-            facts = await store.server()
+            facts = await store.server(namespace)
             break
         except StoreAccessError as error:
             raise UsageError(f"--redis: {error}") from error

@@ -44,7 +44,7 @@ def examine(url: str | None, namespace: str, console: Console) -> int:
 
 
 async def _examine(url: str, namespace: str, console: Console) -> int:
-    store, facts = await connect(url)
+    store, facts = await connect(url, namespace=namespace)
     try:
         told = {"server": _server(store, facts), "durable": _durable(facts), "memory": _memory(facts)}
         status = USABLE

@@ -42,9 +42,10 @@ async def observe_store(
     try:
         # The run first: a server that restarts in between is then seen to be another one, and its
         # leases, which may have run out while it was away, aren't judged.
-        facts = await store.run(namespace, uid).facts()
-        server = await store.server()
-        watch.answered(server, clock())
+        keys = store.run(namespace, uid)
+        facts = await keys.facts()
+        server = await keys.server()
+        watch.answered(uid, server, clock())
         create = may_create_id and not expected_id and server.role == "master"
         identity = await store.identity(namespace, create=create)
     except (StoreUnavailableError, StoreAccessError) as error:

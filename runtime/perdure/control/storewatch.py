@@ -42,6 +42,20 @@ class _Holder:
     excused: bool = False
 
 
+@dataclass(slots=True, frozen=True)
+class _Server:
+    """offset: of its clock to ours."""
+
+    run_id: str
+    role: str
+    offset: float
+
+    def differs(self, other: _Server) -> bool:
+        """Another process, another role, or a clock that was set."""
+        same = (self.run_id, self.role) == (other.run_id, other.role)
+        return not same or abs(self.offset - other.offset) > CLOCK_STEP
+
+
 class StoreWatch:
     """What one observer knows of one store.
 
@@ -52,9 +66,8 @@ class StoreWatch:
         # A new observer has not seen what went before: that is a trouble of its own.
         self._trouble = now
         self._down_since: float | None = None
-        self._run_id = ""
-        self._role = ""
-        self._offset: float | None = None
+        # By run: those of a cluster are on several servers, and a failover puts them on others.
+        self._servers: dict[str, _Server] = {}
         self._holders: dict[str, _Holder] = {}
         self._crowd_until = float("-inf")
 
@@ -64,19 +77,18 @@ class StoreWatch:
             self._down_since = now.wall
         self._trouble = now
 
-    def answered(self, server: StoreFacts, now: Now) -> None:
-        """The store answered with `server`; compare it with what it was."""
-        offset = server.store_time - now.mono
-        stepped = self._offset is not None and abs(offset - self._offset) > CLOCK_STEP
-        changed = self._run_id != "" and (server.run_id, server.role) != (self._run_id, self._role)
-        if self._down_since is not None or stepped or changed:
+    def answered(self, uid: str, server: StoreFacts, now: Now) -> None:
+        """The server of run `uid` answered with `server`; compare it with what it was."""
+        was, found = self._servers.get(uid), _Server(server.run_id, server.role, server.store_time - now.mono)
+        if self._down_since is not None or (was is not None and found.differs(was)):
             self._trouble = now
-        self._down_since, self._offset = None, offset
-        self._run_id, self._role = server.run_id, server.role
+        self._down_since = None
+        self._servers[uid] = found
 
     def forget(self, uid: str) -> None:
         """The run is over or deleted: its lease doesn't count any more."""
         self._holders.pop(uid, None)
+        self._servers.pop(uid, None)
 
     def unreachable(self, message: str, now: Now) -> StoreView:
         since = now.wall if self._down_since is None else self._down_since
@@ -120,7 +132,7 @@ class StoreWatch:
         """Hold judgement one lease longer when most leases fall silent together: blame the store first."""
         meta, lease = facts.meta, facts.lease
         if meta is None or meta.outcome is not None or meta.released or not meta.holder:
-            self.forget(uid)
+            self._holders.pop(uid, None)
             return
         alive = lease is not None and lease.expires_in > 0 and lease.holder == meta.holder
         holder = self._holders.setdefault(uid, _Holder(lease_seconds))

@@ -173,6 +173,7 @@ class StoreFacts:
     run_id: the server process's own id; changes with each restart.
     durable: what a restart may lose, "always" (nothing), "everysec" (about a second), "no" (more),
     "unknown" (the service doesn't say).
+    promoted: it was a replica once, and may lack what the primary before it had acknowledged.
     settings: CONFIG's answers, as far as it gave any. info: INFO's fields.
     """
 
@@ -181,6 +182,7 @@ class StoreFacts:
     version: str
     durable: str
     store_time: float
+    promoted: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     info: Mapping[str, str] = field(default_factory=dict)
 
@@ -264,6 +266,10 @@ class RunStore(Protocol):
 
     async def facts(self) -> RunFacts: ...
 
+    async def server(self) -> StoreFacts:
+        """What the server that has this run says of itself."""
+        ...
+
     async def advance(self, epoch: int, cause: str, *, deleted: bool = False) -> Reply:
         """The takeover's fence: OK(epoch now). Upwards only; clears holder, lease and released.
 
@@ -302,6 +308,8 @@ class Store(Protocol):
         """The random id at `perdure:NAMESPACE:store`, made if absent and asked for."""
         ...
 
-    async def server(self) -> StoreFacts: ...
+    async def server(self, namespace: str) -> StoreFacts:
+        """What the server says of itself; of a cluster, the one that has the namespace's identity."""
+        ...
 
     async def close(self) -> None: ...

@@ -51,6 +51,7 @@ async def read(store: RedisStore, namespace: str, uid: str) -> Dump | None:
         answers = await _at_once(
             link,
             store.where,
+            keys.meta,
             [
                 ("HGETALL", keys.meta),
                 ("GET", keys.snap),
@@ -90,7 +91,7 @@ async def write(store: RedisStore, namespace: str, uid: str, dump: Dump) -> bool
         if await link.call("EXISTS", *keys.all()):
             await link.call("UNWATCH")
             return False
-        done = await _at_once(link, store.where, commands, LOAD_TIMEOUT + size / BYTES_PER_SECOND)
+        done = await _at_once(link, store.where, keys.meta, commands, LOAD_TIMEOUT + size / BYTES_PER_SECOND)
     return done is not None
 
 
@@ -99,10 +100,10 @@ def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 async def _at_once(
-    link: Link, where: str, commands: Sequence[Sequence[Argument]], timeout: float
+    link: Link, where: str, key: str, commands: Sequence[Sequence[Argument]], timeout: float
 ) -> list[Any] | None:
     """Their answers in order; None when a watched key changed."""
-    answers = await link.pipeline([("MULTI",), *commands, ("EXEC",)], timeout=timeout)
+    answers = await link.pipeline([("MULTI",), *commands, ("EXEC",)], key=key, timeout=timeout)
     executed = answers[-1]
     inner = executed if isinstance(executed, list) else []
     for answer in [*answers[:-1], executed, *inner]:

@@ -23,9 +23,8 @@ _MEND = {
     "NOAUTH": "wants a password and the URL has none",
     "WRONGPASS": "refuses the user name or password of the URL",
     "NOPERM": "refuses the command, key or channel to this user; see the ACL in the documentation",
-    "MOVED": "is a node of a Redis Cluster, which this version doesn't speak; use one node",
-    "ASK": "is a node of a Redis Cluster, which this version doesn't speak; use one node",
-    "CROSSSLOT": "is a node of a Redis Cluster, which this version doesn't speak; use one node",
+    "MOVED": "is a node of a Redis Cluster; begin its URL with redis+cluster://",
+    "ASK": "is a node of a Redis Cluster; begin its URL with redis+cluster://",
 }
 _BY_TYPE: dict[type[Exception], str] = {
     exceptions.BusyLoadingError: "LOADING",
@@ -37,8 +36,9 @@ _BY_TYPE: dict[type[Exception], str] = {
     exceptions.NoPermissionError: "NOPERM",
     exceptions.MovedError: "MOVED",
     exceptions.AskError: "ASK",
-    exceptions.ClusterCrossSlotError: "CROSSSLOT",
 }
+# Who answers so isn't the one to ask, now at least: another may have its place by the next call.
+_MISPLACED = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN")
 # Redis 6.2 wraps what a script's command answered: "ERR Error running script (…): …: -OOM command …".
 _WRAPPED = re.compile(r"(?:^|[:\s]-?|-)([A-Z]{3,12}) ")
 
@@ -62,6 +62,11 @@ def translate(error: BaseException, where: str) -> StoreError:
     if isinstance(error, exceptions.InvalidResponse):
         return StoreUnavailableError(f"what answers at {where} isn't a Redis: {error}")
     return StoreError(f"{where} answered what wasn't expected: {type(error).__name__}: {error}")
+
+
+def misplaced(error: BaseException) -> bool:
+    """Whether `error`, a server's answer, says that this server isn't the one to ask."""
+    return _code(error) in _MISPLACED
 
 
 def _code(error: BaseException) -> str:

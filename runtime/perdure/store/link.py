@@ -1,99 +1,52 @@
-"""One connection to a Redis, a command at a time, made anew by the next command after it broke.
+"""A way to a store: a connection, a command at a time, made anew by the next command after it broke.
 
-It repeats nothing by itself: whether what was sent may be sent again is known to the sender alone.
+It repeats nothing that may have been done: whether what was sent may be sent again is known to the sender
+alone. What a server refused to do, having loaded no such script or having no such slot, it sends again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from perdure.store.failures import translate
+from perdure.errors import StoreUnavailableError
+from perdure.store.failures import misplaced, translate
 from perdure.store.scripts import Script
+from perdure.store.topology import Topology, topology
+from perdure.store.url import Address, Node
 from perdure.store.wire import Wire
 
 BYTES_PER_SECOND = 4 * 1024 * 1024  # a slow network's; large values get the time for it on top
 
-Argument = bytes | str | int | float
-# What would change the meaning of replies, or repeat commands, is not the URL's to say.
-_NOT_FROM_URL = (
-    "decode_responses",
-    "encoding",
-    "encoding_errors",
-    "health_check_interval",
-    "max_connections",
-    "protocol",
-    "retry_on_error",
-    "retry_on_timeout",
-    "socket_timeout",
-    "socket_connect_timeout",
-    "timeout",
-)
+HOPS = 5  # how often a call is sent on before the cluster counts as not knowing where its slots are
 
+Argument = bytes | str | int | float
 # Its own types say that it takes one argument.
 _pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
-@cache
-def _named() -> dict[str, Any]:
-    """What a connection calls itself. Left out, the library reads its own version from the disk for each."""
-    from perdure import __version__
-
-    try:
-        from redis.driver_info import DriverInfo
-    except ImportError:  # an older library
-        return {"lib_name": "perdure", "lib_version": __version__}
-    return {"driver_info": DriverInfo("perdure", __version__)}
-
-
-class Address:
-    """A server's URL, read once. `where` names it without its secrets."""
-
-    def __init__(self, url: str) -> None:
-        """Raises ValueError, which doesn't repeat the URL: it may hold a password."""
-        try:
-            options: dict[str, Any] = dict(parse_url(url))
-        except (ValueError, TypeError):
-            raise ValueError(
-                "not a Redis URL: it must look like redis://[[USER]:PASSWORD@]HOST:6379/0, rediss://… or"
-                " unix:///path/to.sock"
-            ) from None
-        self.url = url
-        self._class: type[AbstractConnection] = options.pop("connection_class", Connection)
-        for name in _NOT_FROM_URL:
-            options.pop(name, None)
-        self._options = options | _named()
-        path = options.get("path")
-        self.where = (
-            f"Redis at {path}"
-            if path
-            else f"Redis at {options.get('host', 'localhost')}:{options.get('port', 6379)}"
-        )
-
-    def connection(self) -> AbstractConnection:
-        return self._class(**self._options, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0))
-
-
 class Link:
-    """Raises StoreUnavailableError and StoreAccessError. timeout: seconds, for connecting and a reply."""
+    """Raises StoreUnavailableError and StoreAccessError. timeout: seconds, for connecting and a reply.
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    One connection, but to a cluster: there shared=True keeps one to each of its nodes.
+    """
+
+    def __init__(self, address: Address, timeout: float, *, shared: bool = False) -> None:
         self._address = address
         self._timeout = timeout
-        self._wire: Wire | None = None
+        self._shared = shared
+        self._topology: Topology = topology(address)
+        self._wires: dict[Node, Wire] = {}
         self._lock = asyncio.Lock()  # of connecting
 
     async def call(self, *arguments: Argument, timeout: float | None = None) -> Any:
-        """One command's reply."""
-        (reply,) = await self.pipeline([arguments], timeout=timeout)
+        """One command's reply. Its first argument is its key, if it has one."""
+        key = str(arguments[1]) if len(arguments) > 1 else ""
+        (reply,) = await self.pipeline([arguments], key=key, timeout=timeout)
         if isinstance(reply, Exception):
             raise translate(reply, self._address.where) from reply
         return reply
@@ -102,47 +55,93 @@ class Link:
         self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, size: int = 0
     ) -> Any:
         """A script's reply. size: bytes of its arguments, if they are many."""
-        timeout = self._timeout + size / BYTES_PER_SECOND
-        (reply,) = await self._ask(_pack(("EVALSHA", script.sha, len(keys), *keys, *arguments)), 1, timeout)
+        key, timeout = keys[0], self._timeout + size / BYTES_PER_SECOND
+        (reply,) = await self._ask(
+            _pack(("EVALSHA", script.sha, len(keys), *keys, *arguments)), 1, key, timeout
+        )
         if isinstance(reply, NoScriptError):
             # The server is new or was flushed; it ran nothing.
             (reply,) = await self._ask(
-                _pack(("EVAL", script.source, len(keys), *keys, *arguments)), 1, timeout
+                _pack(("EVAL", script.source, len(keys), *keys, *arguments)), 1, key, timeout
             )
         if isinstance(reply, Exception):
             raise translate(reply, self._address.where) from reply
         return reply
 
     async def pipeline(
-        self, commands: Sequence[Sequence[Argument]], *, timeout: float | None = None
+        self, commands: Sequence[Sequence[Argument]], *, key: str, timeout: float | None = None
     ) -> list[Any]:
-        """All replies in order, in one round trip; a refused command's is its exception, not raised."""
+        """All replies in order, in one round trip; a refused command's is its exception, not raised.
+
+        key: whose server is asked. More than one command must be such as may be repeated.
+        """
         packed = b"".join([_pack(tuple(command)) for command in commands])
-        return await self._ask(packed, len(commands), self._timeout if timeout is None else timeout)
+        return await self._ask(packed, len(commands), key, self._timeout if timeout is None else timeout)
 
-    async def _ask(self, packed: bytes, replies: int, timeout: float) -> list[Any]:
+    def leave(self, key: str) -> None:
+        """Who has `key` isn't the one to talk to, by what it says: the next call looks anew."""
+        if (node := self._topology.node(key)) is not None:
+            self._leave(node, self._wires.get(node))
+
+    async def _ask(self, packed: bytes, count: int, key: str, timeout: float) -> list[Any]:
+        node, first = self._topology.node(key), b""
+        wire: Wire | None = None
         try:
-            wire = self._wire
-            if wire is None or not wire.open:
-                wire = await self._connected()
-            return await wire.ask(packed, replies, timeout)
+            for _ in range(HOPS):
+                if node is None or (wire := self._wires.get(node)) is None or not wire.open:
+                    node, wire = await self._connected(key, node)
+                if first:
+                    _, *replies = await wire.ask(first + packed, count + 1, timeout)
+                else:
+                    replies = await wire.ask(packed, count, timeout)
+                refusals = [reply for reply in replies if isinstance(reply, RedisError)]
+                if not refusals:
+                    return replies
+                if (to := self._topology.redirected(key, node, refusals)) is None:
+                    if any(misplaced(refusal) for refusal in refusals):
+                        self._leave(node, wire)
+                    return replies
+                node, first = to
         except (RedisError, OSError, EOFError) as error:  # TimeoutError is an OSError
+            self._leave(node, wire)
             raise translate(error, self._address.where) from error
+        raise StoreUnavailableError(
+            f"{self._address.where} can't tell which node has {key}; wait until it can"
+        )
 
-    async def _connected(self) -> Wire:
-        async with self._lock:
-            if self._wire is not None and self._wire.open:
-                return self._wire
-            connection = self._address.connection()
+    async def _connected(self, key: str, node: Node | None) -> tuple[Node, Wire]:
+        async with self._lock, asyncio.timeout(self._timeout):
+            if node is None:
+                node = self._topology.node(key) or await self._topology.find(key, self._timeout)
+            found = self._wires.get(node)
+            if found is not None and found.open:
+                return node, found
+            if not self._shared:
+                self._close()
+            connection = self._address.connection(node)
             try:
-                async with asyncio.timeout(self._timeout):
-                    await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.connect()  # type: ignore[no-untyped-call]
+                wire = Wire(connection)
+                await self._topology.check(wire, self._timeout)
             except BaseException:
                 await connection.disconnect(nowait=True)
                 raise
-            self._wire = Wire(connection)
-            return self._wire
+            self._wires[node] = wire
+            return node, wire
+
+    def _leave(self, node: Node | None, wire: Wire | None) -> None:
+        """Who is at `node` doesn't answer, or isn't the one to talk to: the next call looks anew."""
+        if node is not None:
+            self._topology.leave(node)
+            if wire is not None and self._wires.get(node) is wire:
+                del self._wires[node]
+        if wire is not None:
+            wire.close()
+
+    def _close(self) -> None:
+        wires, self._wires = self._wires, {}
+        for wire in wires.values():
+            wire.close()
 
     async def close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
+        self._close()

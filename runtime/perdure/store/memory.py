@@ -79,7 +79,7 @@ class MemoryStore:
             self._identities.setdefault(namespace, secrets.token_hex(16))
         return self._identities.get(namespace)
 
-    async def server(self) -> StoreFacts:
+    async def server(self, namespace: str) -> StoreFacts:
         return StoreFacts(
             run_id=self.server_id,
             role="master",
@@ -101,6 +101,9 @@ class MemoryRunStore:
 
     def _get(self) -> _Run | None:
         return self._store.runs.get(self._key)
+
+    async def server(self) -> StoreFacts:
+        return await self._store.server(self._key[0])
 
     async def init(self, record: bytes, *, installation: str = "") -> Reply:
         first = _Run(log=[record], digest=records.digest(record))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
-
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
-from redis.retry import Retry
 
 from perdure.errors import StoreAccessError
 from perdure.store import replies
@@ -25,16 +21,19 @@ from perdure.store.base import (
     Reply,
     RunFacts,
     StoreFacts,
+    Tag,
 )
 from perdure.store.failures import translate
 from perdure.store.keys import RunKeys, channel, store_id
-from perdure.store.link import BYTES_PER_SECOND, Address, Argument, Link
+from perdure.store.link import Argument, Link
 from perdure.store.records import HEADER_BYTES, digest
 from perdure.store.scripts import script
+from perdure.store.url import Address
 
 TIMEOUT = 5.0
 LOAD_TIMEOUT = 60.0  # nobody knows before how large a run's state is
 UPLOAD_TTL_MS = 3_600_000
+PIECE_BYTES = 256 * 1024  # a commit waits for no more than that of a snapshot
 _SETTINGS = (
     "appendonly",
     "appendfsync",
@@ -47,12 +46,12 @@ _SETTINGS = (
 
 
 def store_from_url(url: str) -> RedisStore:
-    """The store at redis://, rediss:// or unix://. Raises ValueError for anything else."""
+    """The store at a URL of docs/connections.md's forms. Raises ValueError for anything else."""
     return RedisStore.from_url(url)
 
 
 class RedisStore:
-    """One server, for one event loop. Nothing is connected before the first call."""
+    """One server, or those that stand for one, for one event loop. Nothing is connected before the first call."""
 
     def __init__(self, address: Address, *, timeout: float = TIMEOUT) -> None:
         self._address = address
@@ -84,25 +83,29 @@ class RedisStore:
             found = await link.call("GET", key)
         return None if found is None else str(found.decode())
 
-    async def server(self) -> StoreFacts:
+    async def server(self, namespace: str) -> StoreFacts:
         async with self.link() as link:
-            return await server_facts(link, self._address.where)
+            return await server_facts(link, self._address.where, store_id(namespace))
 
     async def close(self) -> None:
         links, self._links, self._idle = self._links, [], []
         for link in links:
             await link.close()
 
-    def new_link(self) -> Link:
-        """A connection for one user; `close` closes it."""
-        link = Link(self._address, self._timeout)
+    def new_link(self, *, shared: bool = False) -> Link:
+        """A connection for one user; `close` closes it. shared: one for each node of a cluster."""
+        link = Link(self._address, self._timeout, shared=shared)
         self._links.append(link)
         return link
+
+    async def end_link(self, link: Link) -> None:
+        self._links.remove(link)
+        await link.close()
 
     @contextlib.asynccontextmanager
     async def link(self) -> AsyncIterator[Link]:
         """A connection nobody else uses meanwhile: a large read holds no small one up."""
-        link = self._idle.pop() if self._idle else self.new_link()
+        link = self._idle.pop() if self._idle else self.new_link(shared=True)
         try:
             yield link
         finally:
@@ -110,7 +113,10 @@ class RedisStore:
 
 
 class RedisRunStore:
-    """One run's keys. What its holder sends goes over a connection of its own, all else over shared ones."""
+    """One run's keys. Its holder has a connection of its own, from `acquire` to the run's end or release.
+
+    Who holds nothing has shared ones.
+    """
 
     def __init__(self, store: RedisStore, address: Address, namespace: str, uid: str) -> None:
         self._store = store
@@ -122,13 +128,30 @@ class RedisRunStore:
         self._commit_script = script("commit")
         self._own: Link | None = None
 
-    def _link(self) -> Link:
+    def _held(self) -> Link:
         if self._own is None:
             self._own = self._store.new_link()
         return self._own
 
+    async def _let_go(self) -> None:
+        own, self._own = self._own, None
+        if own is not None:
+            await self._store.end_link(own)
+
+    @contextlib.asynccontextmanager
+    async def _link(self) -> AsyncIterator[Link]:
+        if self._own is not None:
+            yield self._own
+        else:
+            async with self._store.link() as link:
+                yield link
+
+    async def server(self) -> StoreFacts:
+        async with self._link() as link:
+            return await server_facts(link, self._address.where, self._keys.meta)
+
     async def _call(self, name: str, keys: Sequence[str], *arguments: Argument) -> Reply:
-        async with self._store.link() as link:
+        async with self._link() as link:
             return replies.reply(await link.script(script(name), keys, arguments))
 
     async def init(self, record: bytes, *, installation: str = "") -> Reply:
@@ -138,17 +161,18 @@ class RedisRunStore:
         )
 
     async def acquire(self, epoch: int, holder: str, ttl_ms: int) -> Acquired | Reply:
-        link = self._link()
-        facts = await server_facts(link, self._address.where)
+        link = self._held()
+        facts = await server_facts(link, self._address.where, self._keys.meta)
         raw = await link.script(
             script("acquire"),
             [self._keys.meta, self._keys.lease],
-            [epoch, holder, ttl_ms, facts.run_id, 1 if facts.durable == "always" else 0],
+            # What a promoted replica hadn't got is nowhere on its disk, however often it syncs.
+            [epoch, holder, ttl_ms, facts.run_id, int(facts.durable == "always" and not facts.promoted)],
         )
         return replies.acquired(raw)
 
     async def renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
-        async with self._store.link() as link:
+        async with self._link() as link:
             return replies.renewed(
                 await link.script(script("renew"), _renew_keys(self._keys), [epoch, holder, ttl_ms])
             )
@@ -157,26 +181,24 @@ class RedisRunStore:
         return RedisRenewer(self._address, self._keys, timeout)
 
     async def commit(self, epoch: int, holder: str, commit: Commit) -> Reply:
-        raw = await self._link().script(
+        raw = await self._held().script(
             self._commit_script,
             self._commit_keys,
             replies.commit_arguments(epoch, holder, commit, self._uid, self._channel),
             size=len(commit.record),
         )
+        if commit.outcome is not None:
+            await self._let_go()
         return replies.reply(raw)
 
     async def cut(self, epoch: int, holder: str, seq: int, snapshot: bytes) -> Reply:
         keys = self._keys
-        async with self._store.link() as link:
-            # Not through a script, which would hold a second copy outside of maxmemory's sight.
-            await link.call(
-                "SET",
-                keys.snap_next,
-                snapshot,
-                "PX",
-                UPLOAD_TTL_MS,
-                timeout=self._store._timeout + len(snapshot) / BYTES_PER_SECOND,
-            )
+        async with self._link() as link:
+            # In pieces, between which the commits of this connection go. Not through a script, which would
+            # hold a second copy outside of maxmemory's sight.
+            await link.call("SET", keys.snap_next, snapshot[:PIECE_BYTES], "PX", UPLOAD_TTL_MS)
+            for start in range(PIECE_BYTES, len(snapshot), PIECE_BYTES):
+                await link.call("APPEND", keys.snap_next, snapshot[start : start + PIECE_BYTES])
             return replies.reply(
                 await link.script(
                     script("cut"),
@@ -189,7 +211,7 @@ class RedisRunStore:
         self, epoch: int, holder: str, kind: str, *, wake_at: float | None = None, inbox_seen: str = ""
     ) -> Reply:
         keys = self._keys
-        raw = await self._link().script(
+        raw = await self._held().script(
             script("release"),
             [keys.meta, keys.lease, keys.inbox],
             [
@@ -202,11 +224,14 @@ class RedisRunStore:
                 self._channel,
             ],
         )
-        return replies.reply(raw)
+        reply = replies.reply(raw)
+        if reply.tag is not Tag.INBOX:
+            await self._let_go()
+        return reply
 
     async def send(self, message: Message) -> Reply:
         keys = self._keys
-        async with self._store.link() as link:
+        async with self._link() as link:
             return replies.reply(
                 await link.script(
                     script("send"),
@@ -226,14 +251,14 @@ class RedisRunStore:
 
     async def inbox(self, after: str, count: int) -> list[tuple[str, Message]]:
         start = f"({after}" if after else "-"
-        async with self._store.link() as link:
+        async with self._link() as link:
             return replies.messages(
                 await link.call("XRANGE", self._keys.inbox, start, "+", "COUNT", count, timeout=LOAD_TIMEOUT)
             )
 
     async def load(self) -> Loaded | None:
         keys = self._keys
-        async with self._store.link() as link:
+        async with self._link() as link:
             answers = await link.pipeline(
                 [
                     ("MULTI",),
@@ -242,6 +267,7 @@ class RedisRunStore:
                     ("LRANGE", keys.log, 0, -1),
                     ("EXEC",),
                 ],
+                key=keys.meta,
                 timeout=LOAD_TIMEOUT,
             )
         for answer in answers:
@@ -254,7 +280,7 @@ class RedisRunStore:
 
     async def facts(self) -> RunFacts:
         keys = self._keys
-        async with self._store.link() as link:
+        async with self._link() as link:
             return replies.facts(await link.script(script("facts"), [keys.meta, keys.lease, keys.inbox], []))
 
     async def advance(self, epoch: int, cause: str, *, deleted: bool = False) -> Reply:
@@ -276,73 +302,84 @@ class RedisRunStore:
         return await self._call("set_desired", [self._keys.meta], desired)
 
     async def clean(self) -> None:
-        async with self._store.link() as link:
+        async with self._link() as link:
             await link.call("UNLINK", *self._keys.all())
 
 
 class RedisRenewer:
-    """Blocking, for the lease's thread: nothing of it waits for the event loop."""
+    """Blocking, for the lease's thread: nothing of it waits for the program's event loop."""
 
     def __init__(self, address: Address, keys: RunKeys, timeout: float) -> None:
-        self._where = address.where
         self._keys = _renew_keys(keys)
-        self._client: Any = redis.Redis.from_url(
-            address.url,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
+        self._link = Link(address, timeout)
+        self._loop = asyncio.new_event_loop()
 
     def renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
-        renew = script("renew")
-        tail = (len(self._keys), *self._keys, epoch, holder, ttl_ms)
-        try:
-            try:
-                raw = self._client.execute_command("EVALSHA", renew.sha, *tail)
-            except NoScriptError:
-                raw = self._client.execute_command("EVAL", renew.source, *tail)
-        except (RedisError, OSError) as error:
-            raise translate(error, self._where) from error
-        return replies.renewed(raw)
+        return self._loop.run_until_complete(self._renew(epoch, holder, ttl_ms))
+
+    async def _renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
+        # This loop stood still since the last renewal: a connection that was closed meanwhile is seen to
+        # be before it is used, not after.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return replies.renewed(await self._link.script(script("renew"), self._keys, [epoch, holder, ttl_ms]))
 
     def close(self) -> None:
-        self._client.close()
+        self._loop.run_until_complete(self._link.close())
+        self._loop.close()
 
 
 def _renew_keys(keys: RunKeys) -> list[str]:
     return [keys.meta, keys.lease, keys.inbox]
 
 
-async def server_facts(link: Link, where: str) -> StoreFacts:
-    """What the server says of itself, over one connection: a restart between would break that."""
-    info, time, *settings = await link.pipeline(
-        [("INFO",), ("TIME",), *(("CONFIG", "GET", name) for name in _SETTINGS)]
+async def server_facts(link: Link, where: str, key: str) -> StoreFacts:
+    """What the server that has `key` says of itself, over one connection: a restart between would break that."""
+    # The first sends the whole to the right node of a cluster.
+    found, time, *answers = await link.pipeline(
+        [
+            ("EXISTS", key),
+            ("TIME",),
+            ("INFO",),
+            ("ROLE",),
+            *(("CONFIG", "GET", name) for name in _SETTINGS),
+        ],
+        key=key,
     )
-    for answer in (info, time):
-        if isinstance(answer, Exception):
-            raise translate(answer, where) from answer
+    if isinstance(time, Exception):
+        raise translate(time, where) from time
+    _, info, role, *settings = (None if _forbidden(answer, where) else answer for answer in (found, *answers))
     said: dict[str, str] = dict(
-        line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line
+        line.split(":", 1) for line in (info or b"").decode(errors="replace").splitlines() if ":" in line
     )
     known: dict[str, str] = {}
     for answer in settings:
-        if isinstance(answer, Exception):
-            # Managed services forbid CONFIG; that is what "unknown" is for. Anything else is a fault.
-            failure = translate(answer, where)
-            if isinstance(failure, StoreAccessError) or "unknown command" in str(answer).lower():
-                continue
-            raise failure from answer
-        known |= {answer[i].decode(): answer[i + 1].decode() for i in range(0, len(answer), 2)}
-    return StoreFacts(
+        if answer is not None:
+            known |= {answer[i].decode(): answer[i + 1].decode() for i in range(0, len(answer), 2)}
+    facts = StoreFacts(
         run_id=said.get("run_id", ""),
-        role=said.get("role", ""),
+        # A replica would refuse the next write anyway.
+        role=said.get("role") or (role[0].decode() if role else "master"),
         version=said.get("valkey_version") or said.get("redis_version", ""),
         durable=_durable(said, known),
         store_time=replies.seconds(time[0], time[1]),
+        promoted=said.get("master_replid2", "").strip("0") != "",
         settings=known,
         info=said,
     )
+    if facts.role != "master":
+        link.leave(key)
+    return facts
+
+
+def _forbidden(answer: Any, where: str) -> bool:
+    """Whether the service doesn't tell this: what it doesn't is unknown. Raises what else is wrong."""
+    if not isinstance(answer, Exception):
+        return False
+    failure = translate(answer, where)
+    if isinstance(failure, StoreAccessError) or "unknown command" in str(answer).lower():
+        return True
+    raise failure from answer
 
 
 def _durable(said: dict[str, str], known: dict[str, str]) -> str:
