@@ -34,6 +34,10 @@ class WorkflowStepDoesNotExistError(PerdureError):
     """An event was sent to a step that isn't there."""
 
 
+class WorkflowDone(PerdureError):
+    """Kept for programs that import the origin's name; never raised."""
+
+
 class ContextSerdeError(PerdureError):
     """A serialized context can't be read."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perdure.context.context import Context
+from perdure.deprecation import deprecated
 from perdure.events import Event, StopEvent, WorkflowCancelledEvent
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ class WorkflowHandler(Generic[ResultT]):
 
     def done(self) -> bool:
         """Use `is_done()`."""
-        _deprecated("done()", "is_done()")
+        deprecated("WorkflowHandler.done()", "is_done()")
         return self.is_done()
 
     def cancel(self) -> bool:
         """Use `await cancel_run()`. Whether there was a run to cancel."""
-        _deprecated("cancel()", "await cancel_run()")
+        deprecated("WorkflowHandler.cancel()", "await cancel_run()")
         if self.is_done():
             return False
         self._run.cancel()
@@ -86,18 +86,14 @@ class WorkflowHandler(Generic[ResultT]):
 
     def cancelled(self) -> bool:
         """Use `get_stop_event()`."""
-        _deprecated("cancelled()", "get_stop_event()")
+        deprecated("WorkflowHandler.cancelled()", "get_stop_event()")
         return isinstance(self.get_stop_event(), WorkflowCancelledEvent)
 
     def exception(self) -> BaseException | None:
         """Await the handler instead. Raises InvalidStateError while the run goes on."""
-        _deprecated("exception()", "await the handler")
+        deprecated("WorkflowHandler.exception()", "await the handler")
         return self._run.result.exception()
 
     def __str__(self) -> str:
         name, run_id = self._run.workflow.workflow_name, self.run_id
         return f"WorkflowHandler(workflow={name}, run_id={run_id}, result={self.get_stop_event()})"
-
-
-def _deprecated(old: str, new: str) -> None:
-    warnings.warn(f"WorkflowHandler.{old} is deprecated: use {new}", DeprecationWarning, stacklevel=3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,7 @@ def run_in_memory(
     event: StartEvent | None = None
     context: Context[Any] = ctx if ctx is not None else Context(workflow)
     state_store = context.store
-    if context.is_running:
+    if context._goes_on:
         snapshot = _taken_over(workflow, context)
     else:
         event = _first_event(workflow, first, fields)
@@ -54,13 +53,12 @@ def run_in_memory(
         workflow._active[run_id] = run
         run.result.add_done_callback(lambda _: workflow._active.pop(run.run_id, None))
     context._run, context._snapshot, context._store = run, None, None
-    loop = asyncio.get_running_loop()
     slots = workflow._slots
     if slots is None:
-        loop.call_soon(_launch, run, event)
+        _launch(run, event)
     else:
         run.result.add_done_callback(lambda _: slots.leave() if run.admitted else None)
-        loop.call_soon(_admit, slots, run, event)
+        _admit(slots, run, event)
     return WorkflowHandler(run, context)
 
 

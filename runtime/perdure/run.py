@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from perdure import verbose
 from perdure.context.context import Context, current_invocation, encode_engine, set_current
 from perdure.context.serializers import BaseSerializer
 from perdure.context.state_store import Change, InMemoryStateStore
@@ -18,7 +21,7 @@ from perdure.engine.gate import Gate
 from perdure.engine.invocation import Invocation
 from perdure.engine.journal import Journal
 from perdure.engine.loop import Loop
-from perdure.engine.model import Begin, Ending, External, Refused, State
+from perdure.engine.model import Begin, Ending, External, Refused, State, Work
 from perdure.engine.values import difference
 from perdure.errors import (
     CheckpointTooLargeError,
@@ -29,7 +32,6 @@ from perdure.errors import (
 )
 from perdure.events import (
     Event,
-    HumanResponseEvent,
     StartEvent,
     StepState,
     StepStateChanged,
@@ -94,6 +96,7 @@ class Run:
             relaxed=relaxed,
             timeout=timeout,
         )
+        self.loop.watched = workflow._verbose
         store.write = self._write if journal is not None else None
 
     # --- start and end --------------------------------------------------------------------------------
@@ -110,7 +113,11 @@ class Run:
 
     def encode_state(self, serializer: BaseSerializer) -> str:
         """The engine's state as text, without the values of `store`."""
-        return encode_engine(self.workflow, serializer, self.loop.state)
+        state = self.loop.state
+        if self.is_running and not self.loop.stopped:
+            # What it has used of its timeout is up to now, not up to the last thing that happened.
+            state = msgspec.structs.replace(state, last_time=self.loop.now())
+        return encode_engine(self.workflow, serializer, state)
 
     def cancel(self) -> None:
         """End the run by its user's wish."""
@@ -125,8 +132,8 @@ class Run:
 
     def call(self, invocation: Invocation) -> Awaitable[Any]:
         """Run the step of `invocation` with its events, resources and context."""
-        if self._stream.exposed:
-            return self._call_exposed(invocation)
+        if self.loop.watched:
+            return self._call_watched(invocation)
         config = self.workflow._graph.configs[invocation.work.step]
         if config.is_async and not config.resources:
             # The step's own coroutine, with none of ours around it.
@@ -134,15 +141,15 @@ class Run:
             return awaitable
         return self._call_prepared(config, invocation)
 
-    async def _call_exposed(self, invocation: Invocation) -> Any:
+    async def _call_watched(self, invocation: Invocation) -> Any:
         output: str | None = None
-        self._step_state(invocation, StepState.RUNNING)
+        self._step_state(invocation.work, StepState.RUNNING)
         try:
             config = self.workflow._graph.configs[invocation.work.step]
             returned = await self._call_prepared(config, invocation)
             output = None if returned is None else str(type(returned))
         finally:
-            self._step_state(invocation, StepState.NOT_RUNNING, output)
+            self._step_state(invocation.work, StepState.NOT_RUNNING, output)
         return returned
 
     async def _call_prepared(self, config: StepConfig, invocation: Invocation) -> Any:
@@ -179,8 +186,13 @@ class Run:
     def show(self, event: Event) -> None:
         self._stream.show(event)
 
-    def _step_state(self, invocation: Invocation, state: StepState, output: str | None = None) -> None:
-        work = invocation.work
+    def queued(self, work: Work) -> None:
+        self._step_state(work, StepState.PREPARING)
+
+    def resting(self) -> None:
+        self._tell(WorkflowIdleEvent())
+
+    def _step_state(self, work: Work, state: StepState, output: str | None = None) -> None:
         self._tell(
             StepStateChanged(
                 name=work.step,
@@ -200,18 +212,18 @@ class Run:
         self._tell(UnhandledEvent(event_type=kind.__name__, qualified_name=qualified_name(kind), idle=idle))
 
     def idle(self) -> None:
-        accepted = [kind for c in self.workflow._graph.configs.values() for kind in c.accepted_events]
-        asks = any(issubclass(kind, HumanResponseEvent) for kind in accepted)
+        graph = self.loop.graph
         log.log(
-            logging.INFO if asks else logging.WARNING,
+            logging.INFO if graph.human else logging.WARNING,
             "%s: run %s has nothing in flight: no step ran into a StopEvent, and only an event from outside or "
-            "its timeout brings it on",
-            self.workflow.workflow_name, self.run_id,
+            "its timeout brings it on; events that would wake it: %s",
+            self.workflow.workflow_name, self.run_id, ", ".join(graph.taken) or "none",
         )  # fmt: skip
-        self._tell(WorkflowIdleEvent())
 
     def _tell(self, event: Event) -> None:
-        """An event of the engine's own, for a stream that was opened with `expose_internal`."""
+        """An event of the engine's own, for `verbose` and a stream that was opened with `expose_internal`."""
+        if self.workflow._verbose:
+            verbose.tell(event)
         if self._stream.exposed:
             self.show(event)
 
@@ -346,6 +358,7 @@ class Run:
 
     def stream_events(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
         """The run's events in publish order, to the last; each is given once."""
+        self.loop.watched = self.loop.watched or expose_internal
         return self._stream.read(expose_internal=expose_internal)
 
 

@@ -69,7 +69,7 @@ class Workflow(Generic[ResultT]):
     _limit: int | None = None
     _active: ClassVar[WeakValueDictionary[str, Run]] = WeakValueDictionary()  # in memory, by run_id
     _loop_slots: tuple[asyncio.AbstractEventLoop, RunSlots] | None = None
-    _validated: bool = False
+    _validated: Graph | None = None  # `add_step` makes another one
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -179,7 +179,7 @@ class Workflow(Generic[ResultT]):
             check_resource_configs(configs)
         if validate_resources:
             asyncio.run(self._resolve_all())
-        self._validated = True
+        self._validated = self._graph
         return waits_for_people
 
     async def _resolve_all(self) -> None:
@@ -205,7 +205,7 @@ class Workflow(Generic[ResultT]):
         store: make it durable under `run_id`: an unfinished run of that id is resumed, a finished one
         gives its recorded result; `wait` waits while another holder has it.
         """
-        if not self._validated and not self._disable_validation:
+        if self._validated is not self._graph and not self._disable_validation:
             self.validate()
         if store is not None:
             from perdure.program import run_in_program

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 
 from perdure.context.serializers import BaseSerializer
 from perdure.context.state_store import InMemoryStateStore
+from perdure.deprecation import deprecated
 from perdure.errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
-from perdure.events import Event
+from perdure.events import Event, StopEvent
 from perdure.naming import qualified_name
 
 if TYPE_CHECKING:
@@ -102,6 +103,12 @@ class Context(Generic[StateT]):
     @property
     def is_running(self) -> bool:
         """Whether the run, or the one that this context was restored from, has not ended."""
+        if self._invocation is not None:
+            deprecated("Context.is_running in a step", "True: a step runs in a running run")
+        return self._goes_on
+
+    @property
+    def _goes_on(self) -> bool:
         if self._run is not None:
             return self._run.is_running
         return self._snapshot is not None and self._snapshot.begun and self._snapshot.ending is None
@@ -126,7 +133,7 @@ class Context(Generic[StateT]):
         return {
             "version": VERSION,
             "workflow": self._workflow.workflow_name,
-            "is_running": "true" if self.is_running else "false",
+            "is_running": "true" if self._goes_on else "false",
             "state": json.dumps(self.store.to_dict(serializer)) if include_state else "",
             "engine": engine,
         }
@@ -342,6 +349,32 @@ class Context(Generic[StateT]):
     def stream_events(self, expose_internal: bool = False) -> AsyncIterator[Event]:
         """As `WorkflowHandler.stream_events`."""
         return self._outside("stream_events").stream_events(expose_internal=expose_internal)
+
+    async def get_result(self) -> Any:
+        """Deprecated, as in the origin: await the handler instead."""
+        run = self._outside("get_result")
+        deprecated("Context.get_result()", "await the handler that run() returned")
+        stop = await asyncio.shield(run.result)
+        return stop.result if type(stop) is StopEvent else stop
+
+    @property
+    def streaming_queue(self) -> asyncio.Queue[Event]:
+        """Deprecated, as in the origin: the run's stream as a queue, to the event that ended it."""
+        run = self._outside("streaming_queue")
+        deprecated("Context.streaming_queue", "async for event in handler.stream_events()")
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+
+        async def pump() -> None:
+            async for event in run.stream_events():
+                queue.put_nowait(event)
+
+        pumping = asyncio.get_running_loop().create_task(pump())
+        _PUMPS.add(pumping)
+        pumping.add_done_callback(_PUMPS.discard)
+        return queue
+
+
+_PUMPS: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
 
 
 def encode_engine(workflow: Workflow[Any], serializer: BaseSerializer, state: State) -> str:

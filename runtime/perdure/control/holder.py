@@ -52,9 +52,11 @@ def live(case: Case, meta: Meta) -> Decision | None:
 
 
 def _say_idle(case: Case, meta: Meta) -> None:
-    idle = decode_summary(meta.summary).waiting
-    if idle:
-        case.say("Waiting", "True", "EventOrTimer", "every step in flight waits for an event or a timer")
+    summary = decode_summary(meta.summary)
+    if summary.waiting:
+        wakes = ", ".join(name[:128] for name in summary.wakes[:8])
+        message = f"no step runs until an event or a timer; events that would wake it: {wakes or 'none'}"
+        case.say("Waiting", "True", "EventOrTimer", message)
     elif case.draft.condition("Waiting") is not None:
         case.say("Waiting", "False", "Active")
 

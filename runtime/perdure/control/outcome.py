@@ -35,7 +35,10 @@ class Outcome:
 
 @dataclass(slots=True, frozen=True)
 class Summary:
-    """How far a run is. last_progress_time: store time of the last step completion or state write."""
+    """How far a run is. last_progress_time: store time of the last step completion or state write.
+
+    waiting: whether no step runs; wakes: names of the event types that would bring it on then, at most 8.
+    """
 
     completed_steps: int = 0
     active_steps: tuple[str, ...] = ()
@@ -44,6 +47,7 @@ class Summary:
     last_progress_time: float | None = None
     replayed_steps: int = 0
     waiting: bool = False
+    wakes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -96,6 +100,7 @@ def encode_summary(summary: Summary) -> bytes:
             "lastProgressTime": summary.last_progress_time,
             "replayedSteps": summary.replayed_steps,
             "waiting": summary.waiting,
+            "wakes": list(summary.wakes),
         },
         ensure_ascii=False,
         separators=(",", ":"),
@@ -106,6 +111,7 @@ def decode_summary(data: bytes) -> Summary:
     """Fields that are missing or of another type keep their defaults."""
     body = _object(data) or {}
     active = body.get("activeSteps")
+    wakes = body.get("wakes")
     when = body.get("lastProgressTime")
     return Summary(
         completed_steps=_count(body, "completedSteps"),
@@ -115,6 +121,7 @@ def decode_summary(data: bytes) -> Summary:
         last_progress_time=_time(when),
         replayed_steps=_count(body, "replayedSteps"),
         waiting=body.get("waiting") is True,
+        wakes=tuple(_names(wakes)) if isinstance(wakes, list) else (),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from perdure.engine.graph import Graph
 from perdure.engine.journal import Batch, FlightChange, Journal
 from perdure.engine.model import (
     Codec,
@@ -30,10 +31,12 @@ from perdure.engine.model import (
     WaitBegan,
     Wrote,
 )
+from perdure.engine.waits import is_waiting, would_wake
 from perdure.errors import CheckpointTooLargeError
 
 RELAXED_TICKS = 64  # how much a Relaxed run may have at risk
 RELAXED_SECONDS = 0.1
+MAX_NAMED = 8  # of steps, and of event types, in a summary
 
 _ALWAYS_STRICT = (Halted, Drain, Takeover, Reopened, WaitBegan, External, Refused)
 _BEGIN = (Start, Resume)
@@ -44,12 +47,13 @@ class _Summary(msgspec.Struct, rename="camel", gc=False):
     """What the run's status shows of its progress."""
 
     completed_steps: int
-    active_steps: list[str]  # at most 8
+    active_steps: list[str]  # at most MAX_NAMED, as `wakes`
     pending_events: int
     last_step: str
     last_progress_time: float
     replayed_steps: int
     waiting: bool
+    wakes: list[str]
 
 
 _encode_summary = msgspec.json.Encoder().encode
@@ -57,6 +61,8 @@ _encode_summary = msgspec.json.Encoder().encode
 
 class Engine(Protocol):
     """What the committer needs of the loop."""
+
+    graph: Graph
 
     def carry_out(self, command: Command) -> None: ...
     def stop(self, ending: Ending | None, error: BaseException | None) -> None: ...
@@ -240,16 +246,17 @@ class Committer:
     def _summary(self) -> bytes:
         state = self._state
         active = self._engine.active_steps
+        waiting = is_waiting(state)
         return _encode_summary(
             _Summary(
                 completed_steps=state.completed,
-                active_steps=active[:8],
+                active_steps=active[:MAX_NAMED],
                 pending_events=max(0, len(state.works) - len(active)),
                 last_step=state.last_step,
                 last_progress_time=state.progressed_at or state.last_time,
                 replayed_steps=state.replayed,
-                waiting=bool(state.works)
-                and all(not queue.active and not queue.queued for queue in state.steps.values()),
+                waiting=waiting,
+                wakes=would_wake(self._engine.graph, state)[:MAX_NAMED] if waiting else [],
             )
         )
 

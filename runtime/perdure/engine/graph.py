@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perdure.decorators import StepConfig
-from perdure.events import Event
+from perdure.events import Event, HumanResponseEvent, StartEvent, StepFailedEvent
 from perdure.validation import list_collectors
 
 
@@ -32,9 +32,12 @@ class StepInfo:
 
 
 class Graph:
-    """Routing by exact type, or by subclass where a step asks for that; both looked up once per type."""
+    """Routing by exact type, or by subclass where a step asks for that; both looked up once per type.
 
-    __slots__ = ("_routes", "collectors", "configs", "shape", "steps")
+    taken: names of the event types that steps take while a run goes on; human: of the people's answers in it.
+    """
+
+    __slots__ = ("_routes", "collectors", "configs", "human", "shape", "steps", "taken")
 
     def __init__(self, configs: Mapping[str, StepConfig]) -> None:
         self.configs = dict(configs)
@@ -54,6 +57,14 @@ class Graph:
         self.collectors = list_collectors(configs)
         # What the rules depend on: the same log folds to the same state only with the same shape.
         self.shape = {name: _shape(config) for name, config in self.configs.items()}
+        taken = {
+            kind
+            for config in self.configs.values()
+            for kind in config.accepted_events
+            if not issubclass(kind, StartEvent | StepFailedEvent)
+        }
+        self.taken = sorted(kind.__name__ for kind in taken)
+        self.human = sorted(kind.__name__ for kind in taken if issubclass(kind, HumanResponseEvent))
         self._routes: dict[type[Event], tuple[Target, ...]] = {}
 
     def route(self, kind: type[Event]) -> tuple[Target, ...]:

@@ -50,6 +50,14 @@ class Host(Protocol):
         """No step runs, waits or is queued, for the first time: only the outside can bring the run on."""
         ...
 
+    def queued(self, work: Work) -> None:
+        """All workers of its step are busy. Only while the loop is `watched`."""
+        ...
+
+    def resting(self) -> None:
+        """Nothing runs until something comes from outside, or a timer. Only while the loop is `watched`."""
+        ...
+
     def outcome(self, ending: Ending) -> bytes:
         """The JSON that the store keeps of how the run ended."""
         ...

@@ -16,6 +16,7 @@ import time as clock_module
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from perdure.engine.blocking import STEP, watch
 from perdure.engine.claims import Claims
 from perdure.engine.committer import Committer
 from perdure.engine.failures import failure_of
@@ -53,6 +54,7 @@ from perdure.engine.model import (
 )
 from perdure.engine.reduce import reduce
 from perdure.engine.timers import Timers
+from perdure.engine.waits import is_waiting
 from perdure.errors import LeaseLostError, WorkflowRuntimeError
 from perdure.events import CollectionReleaseEvent, Event, StepFailedEvent, load_exception
 
@@ -67,7 +69,7 @@ class Loop:
     __slots__ = (
         "_aio", "_claims", "_committer", "_drained", "_errors", "_gate", "_held", "_host", "_open", "_opened",
         "_replays", "_said_idle", "_stopped", "_stopping", "_thread", "_untimed", "attempts", "codec", "elapsed",
-        "error", "graph", "now", "state", "timed_out_steps", "timeout", "timers",
+        "error", "graph", "now", "resting", "state", "timed_out_steps", "timeout", "timers", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -98,7 +100,10 @@ class Loop:
         self.timeout = timeout
         self._untimed = timeout is not None
         self._said_idle = False
+        self.watched = False  # whether somebody wants to know of queues and rests
+        self.resting = False
         self._aio = asyncio.get_running_loop()
+        watch(self._aio)
         self._thread = threading.get_ident()
         self._claims = Claims(state)
         self._open: dict[int, Invocation] = {}
@@ -152,6 +157,7 @@ class Loop:
             return
         if self._untimed and isinstance(tick, Begin | Takeover | Reopened):
             self._aio.call_soon(self._arm_timeout)
+        known = self.state.next_id
         try:
             commands: Sequence[Command] = reduce(self.graph, self.state, tick)
         except Exception as error:  # a bug in the rules must end the run, not leave it hanging
@@ -159,15 +165,36 @@ class Loop:
             return
         if self._committer is not None:
             commands = self._committer.add(tick, commands)
-        for command in commands:
-            self.carry_out(command)
+        elif isinstance(tick, Begin | Takeover):
+            # Not before whoever began the run could begin to read its stream.
+            self._aio.call_soon(self._carry_out_all, commands)
+            commands = ()
+        self._carry_out_all(commands)
         if not self.state.works and self.state.begun:
             self._idle()
+        if self.watched:
+            self._watch(known)
+
+    def _carry_out_all(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            self.carry_out(command)
 
     def _idle(self) -> None:
         if not self._said_idle and self.state.ending is None and not self._stopped:
             self._said_idle = True
             self._host.idle()
+
+    def _watch(self, known: int) -> None:
+        """Tell of work, new since the id `known`, that has to queue, and when the run comes to rest."""
+        state = self.state
+        for number in range(known, state.next_id):
+            work = state.works.get(number)
+            if work is not None and number not in state.steps[work.step].active:
+                self._host.queued(work)
+        rests = is_waiting(state) and all(work.retry_at is None for work in state.works.values())
+        if rests and not self.resting:
+            self._host.resting()
+        self.resting = rests
 
     def payload(self, event: Event) -> Payload:
         """`event` in transit. Raises ValueError, to whoever gave it, when it can't be made durable."""
@@ -267,7 +294,7 @@ class Loop:
                 return
             invocation.inside = True
         self._open[work.id] = invocation
-        invocation.task = self._aio.create_task(self._run(invocation))
+        invocation.task = self._aio.create_task(self._run(invocation), name=STEP + work.step)
 
     async def _run(self, invocation: Invocation) -> None:
         work = invocation.work

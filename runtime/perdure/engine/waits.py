@@ -26,6 +26,20 @@ from perdure.naming import qualified_name
 _NOBODY: frozenset[str] = frozenset()
 
 
+def is_waiting(state: State) -> bool:
+    """Whether the run goes on and no step runs, or could: only the outside or a timer brings it on."""
+    if not state.begun or state.ending is not None:
+        return False
+    return all(not queue.active and not queue.queued for queue in state.steps.values())
+
+
+def would_wake(graph: Graph, state: State) -> list[str]:
+    """The names of the event types that would bring the run on while it waits."""
+    if not state.works:
+        return graph.taken
+    return sorted({name.rpartition(".")[2] for name in state.awaited} | set(graph.human))
+
+
 def began(graph: Graph, state: State, tick: WaitBegan, out: list[Command]) -> None:
     work = state.works.get(tick.work)
     if work is None:
