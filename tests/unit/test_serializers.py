@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PrivateAttr, model_serializer
 
 from perdure.context.serializers import BaseSerializer, JsonPickleSerializer, JsonSerializer, PickleSerializer
 from perdure.errors import IncompatibleError
@@ -95,19 +95,50 @@ class Nested(BaseModel):
     value: Any = None
 
 
+class Holding(Event):
+    value: Any = None
+
+
 @pytest.mark.parametrize(
     "value",
     [
         1, 10**30, 0.1, 1e16, -0.0, True, None, "é\u2028\x00\"\\/", [], {}, {1: 2}, {None: 1, "1": {2.5: [3]}},
         Nested(value=[Nested()]), Nested(value=1e300), math.inf, {"a": -math.inf}, "\ud800", datetime(2026, 1, 2, tzinfo=UTC),
-        Decimal("1.50"), {"nullable": "null"},
+        Decimal("1.50"), {"nullable": "null"}, Event(a=1), Event(a=Nested(value=2)), [Event(a=[Event(b=None)])],
     ],
     ids=repr,
 )  # fmt: skip
 def test_a_model_alone_has_the_text_that_it_has_inside_of_something(value: Any) -> None:
-    serializer = JsonSerializer()
-    model = Nested(value=value)
-    assert f"[{serializer.serialize(model)}]" == serializer.serialize([model])
+    def text(given: Any) -> str | None:
+        try:
+            return JsonSerializer().serialize(given)
+        except ValueError:
+            return None  # as dynamic data, what JSON has no form for is refused
+
+    for model in (Nested(value=value), Holding(value=value), Holding(value=1, more=value)):
+        alone, inside = text(model), text([model])
+        assert inside == (None if alone is None else f"[{alone}]")
+    assert text(Nested(value=value)) is not None
+
+
+class TellsMore(Event):
+    value: int
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: Any, info: Any) -> dict[str, Any]:
+        return {**handler(self), "double": 2 * self.value}
+
+
+class TellsWithSecrets(Holding):
+    _secret: int = PrivateAttr(default=5)
+
+
+def test_an_event_that_has_its_own_way_of_being_written_is_written_so() -> None:
+    assert '"value":{"value":4,"double":8}' in JsonSerializer().serialize(TellsMore(value=4))
+    assert '"value":{"value":4}' in JsonSerializer().serialize(TellsWithSecrets(value=4))
+    assert '"value":{"value":4,"_data":{"more":1}}' in JsonSerializer().serialize(
+        TellsWithSecrets(value=4, more=1)
+    )
 
 
 def test_tuples_become_lists_and_text_is_not_escaped() -> None:

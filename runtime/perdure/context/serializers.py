@@ -10,16 +10,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy as shallow_copy
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import BaseModel
+from pydantic_core import CoreSchema, SchemaSerializer
 
 from perdure.errors import IncompatibleError
+from perdure.events import DictLikeModel
 from perdure.naming import active_resolver, import_by_name, qualified_name
 
 _MODEL = "__is_pydantic"
 _COMPONENT = "__is_component"
 _MARKERS = (_MODEL, _COMPONENT)
+_DYNAMIC_DUMP = DictLikeModel.custom_model_dump
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 # The first bytes of every pickle of protocol 2 and newer, in base64; no JSON text begins so.
 _PICKLE_HEAD = "gA"
@@ -241,14 +244,29 @@ def _model_text(model: BaseModel) -> str | None:
 
     Every event of a durable run comes this way: it takes half the time.
     """
+    cls, private = type(model), model.__pydantic_private__
+    serializer = None if private and private.get("_data") else _fields_serializer(cls)
     try:
-        data = type(model).__pydantic_serializer__.to_json(model, context=_Encoding()).decode()
+        data = (serializer or cls.__pydantic_serializer__).to_json(model, context=_Encoding()).decode()
     except ValueError:
         return None  # a lone surrogate, or what the long way explains better
     # It writes NaN as null, where a model says nothing else; and markers inside have to be counted.
     if "null" in data or '"__is_' in data:
         return None
-    return f'{{"{_MODEL}":true,"value":{data},"qualified_name":{_quoted_name(type(model))}}}'
+    return f'{{"{_MODEL}":true,"value":{data},"qualified_name":{_quoted_name(cls)}}}'
+
+
+@lru_cache(maxsize=1024)
+def _fields_serializer(cls: type[BaseModel]) -> SchemaSerializer | None:
+    """The serializer of an event that has no dynamic data: for that alone pydantic would call Python each time.
+
+    None where a class has more to say of how it is written.
+    """
+    schema = cls.__pydantic_core_schema__
+    if schema["type"] != "model" or schema.get("serialization", {}).get("function") is not _DYNAMIC_DUMP:
+        return None
+    fields_only = {name: part for name, part in schema.items() if name != "serialization"}
+    return SchemaSerializer(cast("CoreSchema", fields_only))
 
 
 @lru_cache(maxsize=1024)
