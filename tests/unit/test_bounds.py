@@ -161,3 +161,27 @@ def test_a_cancelled_reader_takes_nothing_from_another() -> None:
         return numbers
 
     assert run(go()) == [1]
+
+
+def test_steps_that_have_run_leave_nothing_to_the_garbage_collector() -> None:
+    class Chain(Workflow):
+        @step
+        async def go_on(self, ctx: Context, event: StartEvent | Part) -> Part | StopEvent:
+            number = event.get("left", 0) if isinstance(event, StartEvent) else event.number
+            return Part(number=number - 1) if number else StopEvent()
+
+    async def garbage_of(steps: int) -> int:
+        gc.collect()
+        gc.disable()
+        try:
+            await Chain(timeout=None).run(left=steps)
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    async def go() -> tuple[int, int]:
+        await garbage_of(1)
+        return await garbage_of(10), await garbage_of(200)
+
+    few, many = run(go())
+    assert many - few < 100  # not one object for each step

@@ -314,6 +314,8 @@ class Loop:
                 return
             tick = self._failed(invocation, error)
         finally:
+            # The task's context variables lead back to the invocation: a circle for each step that ran.
+            invocation.task = None
             if invocation.inside:
                 self._leave(invocation)
         if not invocation.closed:
