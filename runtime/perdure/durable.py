@@ -8,13 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from perdure.context.serializers import BaseSerializer, JsonSerializer, PickleSerializer
-from perdure.context.state_store import InMemoryStateStore
 from perdure.engine.gate import Gate
-from perdure.engine.model import FORMAT, Begin, Codec, State
-from perdure.engine.reduce import reduce
-from perdure.engine.values import restore
-from perdure.errors import CheckpointCorruptError, IncompatibleError
+from perdure.engine.model import Codec, State
+from perdure.errors import CheckpointCorruptError
+from perdure.fold import fold_records, live_store, read_snapshot, serializer_of
 from perdure.inbox import Inbox
 from perdure.run import Run, start_event
 from perdure.store.base import Acquired, Renewed
@@ -71,7 +68,7 @@ class DurableRun:
         Raises CheckpointCorruptError, IncompatibleError (the code doesn't fit the log), and
         WorkflowRuntimeError when the StartEvent refuses the input.
         """
-        codec_serializer = _serializer(workflow, serializer)
+        codec_serializer = serializer_of(workflow, serializer)
         codec = workflow._codec(codec_serializer)
         state, fields = fold(workflow, codec, snapshot, records)
         clock = StoreClock(
@@ -82,7 +79,7 @@ class DurableRun:
             workflow,
             run_id=run_id or session.holder,
             state=state,
-            store=_live_store(workflow, state, codec_serializer),
+            store=live_store(workflow, state, codec_serializer),
             serializer=codec_serializer,
             journal=session,
             gate=gate,
@@ -138,7 +135,6 @@ def fold(
 ) -> tuple[State, dict[str, Any]]:
     """The state after `snapshot` and `records`, and the run's input (empty behind a snapshot)."""
     fields: dict[str, Any] = {}
-    graph = workflow._graph
     if snapshot is None:
         if not records:
             raise CheckpointCorruptError("the log has no record 0: the run's input is gone")
@@ -146,22 +142,8 @@ def fold(
         fields = _input(records[0])
         records = records[1:]
     else:
-        state = codec.decode_state(snapshot)
-        if state.format != FORMAT:
-            raise IncompatibleError(
-                f"the snapshot has format {state.format}, this Perdure reads {FORMAT}: run the version that wrote it"
-            )
-        _check_shape(workflow, state.graph)
-    for record in records:
-        for tick in codec.decode_ticks(record.payload):
-            if isinstance(tick, Begin):
-                _check_shape(workflow, tick.graph)
-            try:
-                reduce(graph, state, tick)
-            except KeyError as error:
-                raise CheckpointCorruptError(
-                    f"record {record.seq} of the log doesn't follow from those before: {error!r}"
-                ) from error
+        state = read_snapshot(workflow, codec, snapshot)
+    fold_records(workflow, codec, state, ((record.seq, record.payload) for record in records))
     return state, fields
 
 
@@ -173,34 +155,3 @@ def _input(record: Record) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise CheckpointCorruptError(f"record 0 holds a {type(fields).__name__} where the input belongs")
     return fields
-
-
-def _check_shape(workflow: Workflow[Any], logged: dict[str, str]) -> None:
-    present = workflow._graph.shape
-    if logged == present:
-        return
-    changes = [f"{name} is gone" for name in sorted(set(logged) - set(present))]
-    changes += [f"{name} is new" for name in sorted(set(present) - set(logged))]
-    changes += [
-        f"{name} was {logged[name]} and is {present[name]}"
-        for name in sorted(set(logged) & set(present))
-        if logged[name] != present[name]
-    ]
-    raise IncompatibleError(
-        f"the steps of {workflow.workflow_name} aren't those of the run's log: {'; '.join(changes)}. Run the code "
-        f"that began this run, or start a new one"
-    )
-
-
-def _live_store(workflow: Workflow[Any], state: State, serializer: BaseSerializer) -> InMemoryStateStore[Any]:
-    values = {
-        key: restore(value, lambda data: serializer.deserialize(data.decode()))
-        for key, value in state.store.items()
-    }
-    return InMemoryStateStore.restore(workflow._state_type, values)
-
-
-def _serializer(workflow: Workflow[Any], kind: str) -> BaseSerializer:
-    if workflow._given_serializer is not None and not isinstance(workflow._given_serializer, JsonSerializer):
-        return workflow._given_serializer
-    return PickleSerializer() if kind == "Pickle" else workflow.serializer

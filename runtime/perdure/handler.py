@@ -40,7 +40,7 @@ class WorkflowHandler(Generic[ResultT]):
         return self._result().__await__()
 
     async def _result(self) -> Any:
-        stop = await asyncio.shield(self._run.result)
+        stop = await self.stop_event_result()
         return stop.result if type(stop) is StopEvent else stop
 
     def is_done(self) -> bool:
@@ -52,7 +52,8 @@ class WorkflowHandler(Generic[ResultT]):
 
     async def stop_event_result(self) -> StopEvent:
         """As awaiting the handler, but always the event."""
-        return await asyncio.shield(self._run.result)
+        stop: StopEvent = await self._run.until(asyncio.shield(self._run.result))
+        return stop
 
     async def send_event(self, event: Event, step: str | None = None) -> None:
         """Give the run an event from outside."""
@@ -62,7 +63,7 @@ class WorkflowHandler(Generic[ResultT]):
     async def cancel_run(self, *, timeout: float = 5.0) -> None:
         """Cancel and wait until the run has ended, at most `timeout` seconds. Raises nothing."""
         self._run.cancel()
-        await asyncio.wait([self._run.result], timeout=timeout)
+        await self._run.until(asyncio.wait([self._run.result], timeout=timeout))
 
     async def stream_events(self, expose_internal: bool = False) -> AsyncIterator[Event]:
         """The events that steps published, in order, to the StopEvent or the event of the failure."""

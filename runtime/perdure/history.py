@@ -15,6 +15,7 @@ import msgspec
 
 from perdure.engine.model import (
     Begin,
+    ChildCommit,
     Codec,
     Drain,
     Due,
@@ -153,6 +154,8 @@ def _told(tick: Tick) -> tuple[str, str]:
             return "stopped waiting", ""
         case Due():
             return "due again", ""
+        case ChildCommit(child=child, completed=completed):
+            return "child", f"{child}: {f'{completed} of its steps completed' if completed else 'went on'}"
         case Drain():
             return "drained", "nothing more is started in this process"
         case Halted(reason=reason, message=message):

@@ -7,7 +7,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from perdure.concurrency import RunSlots
-from perdure.context.context import Context
+from perdure.context.context import Context, current_step
 from perdure.engine.model import State
 from perdure.errors import ContextStateError
 from perdure.events import StartEvent
@@ -27,24 +27,28 @@ def run_in_memory(
     run_id: str | None,
     fields: dict[str, Any],
 ) -> WorkflowHandler[Any]:
-    """Start a run in the running event loop: anew, or where an unfinished run's `ctx` stands."""
+    """Start a run in the running event loop: anew, or where an unfinished run's `ctx` stands.
+
+    Inside a step it is a child of that, and as durable: see `perdure.children`.
+    """
     if ctx is not None and ctx._run is not None and not ctx._run.loop.stopped:
         raise ContextStateError("Cannot start a new run while context is already running its run")
+    context: Context[Any] = ctx if ctx is not None else Context(workflow)
+    event = None if context._goes_on else _first_event(workflow, first, fields)
+    step = current_step()
+    # A step in a thread, of a run in memory, may have an event loop of its own, and runs in it.
+    if step is not None and (step[0].loop.durable or step[0].loop.is_here):
+        from perdure.children import run_child
+
+        return run_child(workflow, *step, context, event, run_id)
     active = workflow._active.get(run_id) if run_id is not None else None
     if active is not None and not active.loop.stopped and not active.result.get_loop().is_closed():
         raise RuntimeError(f"run {run_id} is active: await it first, or give another run_id")
-    snapshot = State()
-    event: StartEvent | None = None
-    context: Context[Any] = ctx if ctx is not None else Context(workflow)
     state_store = context.store
-    if context._goes_on:
-        snapshot = _taken_over(workflow, context)
-    else:
-        event = _first_event(workflow, first, fields)
     run = Run(
         workflow,
         run_id=run_id or secrets.token_urlsafe(8),
-        state=snapshot,
+        state=state_of(workflow, context),
         store=state_store,
         serializer=workflow.serializer,
         timeout=workflow.timeout,
@@ -53,13 +57,18 @@ def run_in_memory(
         workflow._active[run_id] = run
         run.result.add_done_callback(lambda _: workflow._active.pop(run.run_id, None))
     context._run, context._snapshot, context._store = run, None, None
+    launch_in_turn(workflow, run, event)
+    return WorkflowHandler(run, context)
+
+
+def launch_in_turn(workflow: Workflow[Any], run: Run, event: StartEvent | None) -> None:
+    """Launch `run`, at once or when one of `num_concurrent_runs` slots is free."""
     slots = workflow._slots
     if slots is None:
         _launch(run, event)
     else:
         run.result.add_done_callback(lambda _: slots.leave() if run.admitted else None)
         _admit(slots, run, event)
-    return WorkflowHandler(run, context)
 
 
 def _admit(slots: RunSlots, run: Run, event: StartEvent | None) -> None:
@@ -74,13 +83,20 @@ def _admit(slots: RunSlots, run: Run, event: StartEvent | None) -> None:
 
 
 def _launch(run: Run, event: StartEvent | None) -> None:
+    within = run.loop.within
+    if within is not None and within.loop.state.draining:
+        return  # the successor of its parent begins it
     if event is not None:
         run.begin(event)
     else:
         run.loop.take_over(run.loop.state.epoch + 1)
+    run.take_sends()
 
 
-def _taken_over(workflow: Workflow[Any], context: Context[Any]) -> State:
+def state_of(workflow: Workflow[Any], context: Context[Any]) -> State:
+    """The engine's state that a run with `context` begins with."""
+    if not context._goes_on:
+        return State()
     if context._run is not None:
         codec = workflow._codec(workflow.serializer)
         return codec.decode_state(codec.encode_state(context._run.loop.state))

@@ -6,17 +6,26 @@ import asyncio
 import functools
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from time import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from perdure import verbose
-from perdure.context.context import Context, current_invocation, encode_engine, set_current
+from perdure.context.context import (
+    Context,
+    current_invocation,
+    current_step,
+    digest,
+    encode_engine,
+    set_current,
+)
 from perdure.context.serializers import BaseSerializer
 from perdure.context.state_store import Change, InMemoryStateStore
 from perdure.decorators import StepConfig
+from perdure.engine.children import Within
 from perdure.engine.gate import Gate
 from perdure.engine.invocation import Invocation
 from perdure.engine.journal import Journal
@@ -41,6 +50,7 @@ from perdure.events import (
     WorkflowFailedEvent,
     WorkflowIdleEvent,
     WorkflowTimedOutEvent,
+    load_exception,
 )
 from perdure.inbox import event_of
 from perdure.naming import qualified_name
@@ -57,8 +67,8 @@ class Run:
     """The engine's host for one run: calls steps with their arguments, keeps state, stream and result."""
 
     __slots__ = (
-        "__weakref__", "_serializer", "_stream", "admitted", "ending", "error", "loop", "result", "run_id",
-        "stop_event", "store", "workflow",
+        "__weakref__", "_given", "_stream", "_unsent", "admitted", "ending", "error", "loop", "result", "run_id",
+        "serializer", "stop_event", "store", "workflow",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +84,7 @@ class Run:
         now: Callable[[], float] = time,
         relaxed: bool = False,
         timeout: float | None = None,
+        within: Within | None = None,
     ) -> None:
         self.workflow = workflow
         self.run_id = run_id
@@ -82,7 +93,10 @@ class Run:
         self.ending: Ending | None = None
         self.stop_event: StopEvent | None = None  # the stream's last event
         self.error: BaseException | None = None  # what keeps the run from going on in this process
-        self._serializer = serializer
+        self.serializer = serializer
+        self._given = 0  # events that its parent's step sent it, in a child workflow
+        # What was sent to a child workflow before it began, or was taken up again.
+        self._unsent: list[tuple[Event, str | None]] | None = None if within is None else []
         self._stream = EventStream()
         self.result: asyncio.Future[StopEvent] = asyncio.get_running_loop().create_future()
         self.loop = Loop(
@@ -95,6 +109,7 @@ class Run:
             now=now,
             relaxed=relaxed,
             timeout=timeout,
+            within=within,
         )
         self.loop.watched = workflow._verbose
         store.write = self._write if journal is not None else None
@@ -235,7 +250,7 @@ class Run:
             stop = ending.stop.event
             if ending.reason == "Completed" and isinstance(stop, StopEvent):
                 value = stop.result if type(stop) is StopEvent else stop
-                document["result"] = _plain(value, self._serializer)
+                document["result"] = _plain(value, self.serializer)
         if ending.failure is not None:
             document["failure"] = {
                 "step": ending.step,
@@ -275,6 +290,10 @@ class Run:
             return event, WorkflowTimeoutError(ending.message)
         if ending is not None and ending.reason == "StepFailed":
             cause = self.loop.error
+            if cause is None and ending.failure is not None:  # it ended in a process before this one
+                cause = load_exception(
+                    {"exception_type": ending.failure.type, "exception_message": ending.failure.message}
+                )
             if not isinstance(cause, Exception):
                 # SystemExit, KeyboardInterrupt or CancelledError would end whoever awaits the run.
                 exits = WorkflowRuntimeError(f"step {ending.step} raised {cause!r}")
@@ -300,7 +319,7 @@ class Run:
 
     async def _write(self, changes: Sequence[Change]) -> None:
         """Log what changed of the state; returns when that is durable."""
-        invocation = current_invocation()
+        invocation = current_invocation(self)
         if invocation is not None and invocation.closed:
             raise WorkflowRuntimeError(
                 f"step {invocation.work.step} wrote state after it had ended; the write is dropped"
@@ -318,7 +337,7 @@ class Run:
         await self.loop.barrier(invocation)
 
     def _encode(self, value: Any) -> bytes:
-        return self._serializer.serialize(value).encode()
+        return self.serializer.serialize(value).encode()
 
     # --- from outside ------------------------------------------------------------------------------------
 
@@ -339,7 +358,31 @@ class Run:
             )
 
     def send_from_outside(self, event: Event, step: str | None) -> None:
-        self.loop.submit(External(self.loop.now(), self.loop.payload(event), step))
+        if self._unsent is not None:
+            self._unsent.append((event, step))
+            return
+        payload = self.loop.payload(event)
+        ordinal, data = self._given, b""
+        if self.loop.within is not None and self.loop.durable:
+            # A parent's step that was cut off and is run again doesn't send again what it had sent.
+            self._given += 1
+            data, given = digest(payload.data, step), self.loop.state.given
+            if ordinal < len(given) and given[ordinal] == data:
+                return
+        self.loop.submit(External(self.loop.now(), payload, step, ordinal=ordinal, digest=data))
+
+    def take_sends(self) -> None:
+        """It has begun: what was sent to it before comes now."""
+        held, self._unsent = self._unsent or (), None
+        for event, step in held:
+            self.send_from_outside(event, step)
+
+    async def until(self, awaited: Awaitable[Any]) -> Any:
+        """Await something of this run. A step that awaits its child counts as waiting in the engine."""
+        within, here = self.loop.within, current_step()
+        if within is None or here is None or here[1] is not within.invocation:
+            return await awaited
+        return await within.loop.await_child(within, awaited)
 
     def receive(self, position: str, sent: Message, limit: int) -> None:
         """Take an event of the inbox, or refuse it for good: it must not stand in the way of the next.
@@ -359,7 +402,13 @@ class Run:
     def stream_events(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
         """The run's events in publish order, to the last; each is given once."""
         self.loop.watched = self.loop.watched or expose_internal
-        return self._stream.read(expose_internal=expose_internal)
+        events = self._stream.read(expose_internal=expose_internal)
+        return events if self.loop.within is None else self._read_within(events)
+
+    async def _read_within(self, events: AsyncGenerator[Event]) -> AsyncIterator[Event]:
+        async with aclosing(events):
+            while (event := await self.until(anext(events, None))) is not None:
+                yield event
 
 
 def start_event(workflow: Workflow[Any], fields: dict[str, Any]) -> StartEvent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from perdure.errors import WorkflowRuntimeError
 from perdure.events import Event
@@ -48,7 +48,7 @@ class EventStream:
         self._closed = True
         self._wake()
 
-    async def read(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
+    async def read(self, *, expose_internal: bool = False) -> AsyncGenerator[Event]:
         """To the last event. Raises WorkflowRuntimeError when that was given already."""
         self.exposed = expose_internal
         if self._read:

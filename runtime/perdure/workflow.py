@@ -204,6 +204,10 @@ class Workflow(Generic[ResultT]):
         ctx: go on with an unfinished run, or begin anew with a finished one's state.
         store: make it durable under `run_id`: an unfinished run of that id is resumed, a finished one
         gives its recorded result; `wait` waits while another holder has it.
+
+        Inside a step it is a child workflow, as durable as the step's own run: see `perdure.children`.
+        There `run_id` names it within that execution of the step, and with `store` it is no child, but a
+        run of its own.
         """
         if self._validated is not self._graph and not self._disable_validation:
             self.validate()

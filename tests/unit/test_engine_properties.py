@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure import Context, Workflow, catch_error, step
-from perdure.durable import _live_store, fold
+from perdure.durable import fold
 from perdure.engine.claims import Claims
 from perdure.engine.journal import Batch
 from perdure.engine.model import (
@@ -46,6 +46,7 @@ from perdure.engine.model import (
 )
 from perdure.engine.reduce import reduce
 from perdure.events import Event, StartEvent, StepFailedEvent, StopEvent
+from perdure.fold import live_store
 from perdure.naming import qualified_name
 from perdure.run import Run
 from perdure.store.records import Record
@@ -508,7 +509,7 @@ def test_a_snapshot_is_the_fold_of_the_log_before_it_whatever_user_code_mutates(
             workflow,
             run_id="r",
             state=state,
-            store=_live_store(workflow, state, workflow.serializer),
+            store=live_store(workflow, state, workflow.serializer),
             serializer=workflow.serializer,
             journal=log,
             now=asyncio.get_running_loop().time,
@@ -521,5 +522,5 @@ def test_a_snapshot_is_the_fold_of_the_log_before_it_whatever_user_code_mutates(
         state, _ = fold(workflow, codec, None, log.records[:count])
         assert plain(state) == plain(codec.decode_state(snapshot))
     if workflow.written and state.ending is not None:
-        stored = _live_store(workflow, state, workflow.serializer).export()
+        stored = live_store(workflow, state, workflow.serializer).export()
         assert {key: json.dumps(stored[key]).encode() for key in KEYS} == workflow.written

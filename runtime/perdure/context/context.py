@@ -194,18 +194,13 @@ class Context(Generic[StateT]):
         payload = run.loop.payload(message)
         ordinal = invocation.sends
         invocation.sends += 1
-        digest = b""
+        mark = b""
         if run.loop.durable:
-            digest = _digest(payload.data, step)
+            mark = digest(payload.data, step)
             known = invocation.work.sent
-            if (
-                invocation.replayed
-                and known is not None
-                and ordinal < len(known)
-                and known[ordinal] == digest
-            ):
+            if invocation.replayed and known is not None and ordinal < len(known) and known[ordinal] == mark:
                 return
-        run.loop.send(invocation, ordinal, digest, payload, step)
+        run.loop.send(invocation, ordinal, mark, payload, step)
 
     def write_event_to_stream(self, ev: Event | None) -> None:
         """Show an event to who reads the run's stream. None is ignored."""
@@ -215,18 +210,13 @@ class Context(Generic[StateT]):
         payload = run.loop.payload(ev)
         ordinal = invocation.publishes
         invocation.publishes += 1
-        digest = b""
+        mark = b""
         if run.loop.durable:
-            digest = _digest(payload.data, None)
+            mark = digest(payload.data, None)
             known = invocation.work.published
-            if (
-                invocation.replayed
-                and known is not None
-                and ordinal < len(known)
-                and known[ordinal] == digest
-            ):
+            if invocation.replayed and known is not None and ordinal < len(known) and known[ordinal] == mark:
                 return
-        run.loop.publish(invocation, ordinal, digest, payload)
+        run.loop.publish(invocation, ordinal, mark, payload)
 
     def collect_events(
         self, ev: Event, expected: list[type[Event]], buffer_id: str | None = None
@@ -393,7 +383,8 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _digest(data: bytes, step: str | None) -> bytes:
+def digest(data: bytes, step: str | None) -> bytes:
+    """Of an event that was sent, by which a replay knows that it was."""
     return hashlib.blake2b(data, digest_size=8, key=(step or "").encode()[:64]).digest()
 
 
@@ -421,7 +412,15 @@ def set_current(context: Context[Any]) -> None:
     _current.set(context)
 
 
-def current_invocation() -> Invocation | None:
-    """The invocation whose step is running here, or None outside of a step."""
+def current_step() -> tuple[Run, Invocation] | None:
+    """The run and the invocation of the step that is running here, or None outside of a step."""
     context = _current.get(None)
-    return context._invocation if context is not None else None
+    if context is None or context._run is None or context._invocation is None:
+        return None
+    return context._run, context._invocation
+
+
+def current_invocation(run: Run) -> Invocation | None:
+    """The invocation of `run` whose step is running here, or None outside of its steps."""
+    step = current_step()
+    return step[1] if step is not None and step[0] is run else None

@@ -131,6 +131,11 @@ class Committer:
             self._press()
         return now
 
+    def got_on(self, work: int) -> None:
+        """A child workflow of `work` got on, so `work` isn't stuck; told with the next tick."""
+        self._flight.append(("=", str(work), ""))
+        self._progress = True
+
     def waiter(self, *, strict: bool) -> asyncio.Future[None] | None:
         """Resolves when all that was added is durable; None when there is nothing to wait for."""
         if self.idle or (not strict and self._relaxed and self._within_risk()):
@@ -196,15 +201,20 @@ class Committer:
         flight, self._flight = self._flight, []
         progress, self._progress = self._progress, False
         inbox_ack, self._inbox_ack = self._inbox_ack, ""
+        published = [c.event.data for c in commands if isinstance(c, Publish)]
         return Batch(
             payload=self._codec.encode_ticks(ticks),
             progress=progress,
             flight=flight,
             summary=self._summary(),
             outcome=self._outcome(state.ending) if state.ending is not None else None,
-            published=[c.event.data for c in commands if isinstance(c, Publish)],
+            published=published,
             snapshot=self._codec.encode_state(state) if self._journal.wants_snapshot else None,
             inbox_ack=inbox_ack,
+            strict=bool(published)
+            or state.ending is not None
+            or any(isinstance(tick, _ALWAYS_STRICT) for tick in ticks),
+            completed=sum(isinstance(tick, Returned) for tick in ticks),
         )
 
     def _note(self, tick: Tick, commands: Sequence[Command]) -> None:

@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from perdure.engine.model import Ending, Work
 from perdure.events import Event
+
+if TYPE_CHECKING:
+    from perdure.engine.loop import Loop
+
+
+class Children:
+    """The child workflows of an invocation: ids of all it began, those that run, its awaits of them."""
+
+    __slots__ = ("awaits", "ids", "running")
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.running: dict[str, Loop] = {}
+        self.awaits = 0
+
+    @property
+    def rest(self) -> bool:
+        """Whether their step waits for them, and each of them waits in the engine."""
+        return bool(self.awaits and self.running) and all(child.rests for child in self.running.values())
 
 
 class Invocation:
     """One execution of a step in this process. Closed once the engine expects nothing more of it.
 
-    started: the event loop's time. answers, wait_keys: None until it waits for something.
+    started: the event loop's time. answers, wait_keys, children: None until it waits for something, or
+    begins a child workflow.
     """
 
     __slots__ = (
-        "answers", "closed", "inside", "publishes", "replayed", "sends", "started", "task", "wait_keys", "work",
+        "answers", "children", "closed", "inside", "publishes", "replayed", "sends", "started", "task",
+        "wait_keys", "work",
     )  # fmt: skip
 
     def __init__(self, work: Work, *, replayed: bool, started: float) -> None:
@@ -31,6 +52,7 @@ class Invocation:
         self.started = started
         self.answers: dict[str, asyncio.Future[None]] | None = None
         self.wait_keys: dict[str, int] | None = None
+        self.children: Children | None = None
 
 
 class Host(Protocol):

@@ -25,6 +25,8 @@ class Batch:
     published: encoded events for readers outside.
     inbox_ack: all events of the inbox up to this id are in this batch or before it ("" for none new).
     snapshot: the whole state after this batch, given when `Journal.wants_snapshot` was true.
+    strict: whether it must not be at risk in a Relaxed run either.
+    completed: how many steps completed in it.
     """
 
     payload: bytes
@@ -35,6 +37,8 @@ class Batch:
     published: list[bytes] = field(default_factory=list)
     snapshot: bytes | None = None
     inbox_ack: str = ""
+    strict: bool = True
+    completed: int = 0
 
 
 class Journal(Protocol):

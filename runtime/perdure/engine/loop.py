@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from perdure.engine.blocking import STEP, watch
+from perdure.engine.children import Within
 from perdure.engine.claims import Claims
 from perdure.engine.committer import Committer
 from perdure.engine.failures import failure_of
@@ -26,6 +27,7 @@ from perdure.engine.invocation import Host, Invocation
 from perdure.engine.journal import Journal
 from perdure.engine.model import (
     Begin,
+    ChildCommit,
     Codec,
     Command,
     Drain,
@@ -67,9 +69,10 @@ class Loop:
     """One run in one process: its state, its open invocations, its commits."""
 
     __slots__ = (
-        "_aio", "_claims", "_committer", "_drained", "_errors", "_gate", "_held", "_host", "_open", "_opened",
+        "_aio", "_claims", "_committer", "_drained", "_errors", "_held", "_host", "_open", "_opened",
         "_replays", "_said_idle", "_stopped", "_stopping", "_thread", "_untimed", "attempts", "codec", "elapsed",
-        "error", "graph", "now", "resting", "state", "timed_out_steps", "timeout", "timers", "watched",
+        "error", "gate", "graph", "now", "resting", "state", "timed_out_steps", "timeout", "timers", "watched",
+        "within",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +87,7 @@ class Loop:
         now: Callable[[], float] = clock_module.time,
         relaxed: bool = False,
         timeout: float | None = None,
+        within: Within | None = None,
     ) -> None:
         self.graph = graph
         self.state = state
@@ -96,7 +100,8 @@ class Loop:
         self.timed_out_steps: list[str] = []
         self._errors: dict[int, BaseException] = {}  # the last one of each work that is tried again
         self._host = host
-        self._gate = gate
+        self.gate = gate
+        self.within = within
         self.timeout = timeout
         self._untimed = timeout is not None
         self._said_idle = False
@@ -119,7 +124,9 @@ class Loop:
             else Committer(state, codec, journal, self, outcome=host.outcome, relaxed=relaxed)
         )
         self._drained: asyncio.Future[None] | None = None
-        if gate is not None:
+        if within is not None:
+            within.children.running[within.id] = self
+        elif gate is not None:
             gate.when_opened(self._opened_from_thread)
 
     # --- what happened ----------------------------------------------------------------------------
@@ -245,17 +252,19 @@ class Loop:
         if self._committer is None:
             return
         waiter = self._committer.waiter(strict=strict)
-        if waiter is None:
-            return
-        await self.suspend(invocation, waiter)
-        if self.state.draining and invocation is not None:
+        if waiter is not None:
+            await self.suspend(invocation, waiter)
+        if strict and self.within is not None:
+            # In a Relaxed run, what a child committed may be at risk in its parent.
+            await self.suspend(invocation, self.within.loop.barrier(strict=True))
+        if waiter is not None and self.state.draining and invocation is not None:
             # A commit of its own is where a step can be left without losing anything.
             self._leave_open(invocation)
             raise asyncio.CancelledError
 
     async def suspend(self, invocation: Invocation | None, awaited: Awaitable[Any]) -> Any:
         """Await inside the engine: the step's own code counts as not running meanwhile."""
-        if invocation is None or self._gate is None or asyncio.current_task() is not invocation.task:
+        if invocation is None or self.gate is None or asyncio.current_task() is not invocation.task:
             return await awaited
         self._leave(invocation)
         try:
@@ -288,8 +297,8 @@ class Loop:
         if self.state.draining:
             return
         invocation = Invocation(work, replayed=work.id in self._replays, started=self._aio.time())
-        if self._gate is not None:
-            if not self._gate.enter():
+        if self.gate is not None:
+            if not self.gate.enter():
                 self._held.append(command)
                 return
             invocation.inside = True
@@ -321,10 +330,12 @@ class Loop:
         if not invocation.closed:
             invocation.closed = True
             self._open.pop(work.id, None)
+            if self._end_children(invocation, None) and isinstance(tick, Returned):
+                log.warning("step %s ended with child workflows still running: they are cancelled", work.step)
             if self._errors and isinstance(tick, Returned):
                 self._errors.pop(work.id, None)
             self._apply(tick)
-            if self._drained is not None:
+            if self._drained is not None or self.within is not None:
                 self.check_drained()
 
     def _returned(self, invocation: Invocation, result: Any) -> Tick:
@@ -430,13 +441,13 @@ class Loop:
 
     def _leave(self, invocation: Invocation) -> None:
         if invocation.inside:
-            assert self._gate is not None
+            assert self.gate is not None
             invocation.inside = False
-            self._gate.leave()
+            self.gate.leave()
 
     async def _enter(self, invocation: Invocation) -> None:
-        assert self._gate is not None
-        while not self._gate.enter():
+        assert self.gate is not None
+        while not self.gate.enter():
             if self._opened is None:
                 self._opened = asyncio.Event()
             await self._opened.wait()
@@ -452,6 +463,48 @@ class Loop:
         held, self._held = self._held, []
         for command in held:
             self.carry_out(command)
+        for child in self._children():
+            child._gate_opened()
+
+    # --- child workflows --------------------------------------------------------------------------------
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is asked in the run's own event loop."""
+        return asyncio.get_running_loop() is self._aio
+
+    @property
+    def root(self) -> Loop:
+        return self if self.within is None else self.within.loop.root
+
+    def commit_child(self, invocation: Invocation, tick: ChildCommit, *, progress: bool) -> None:
+        """`submit` what a child workflow of `invocation` did. Raises LeaseLostError when that has ended."""
+        if invocation.closed or self._stopped or self.state.ending is not None:
+            raise LeaseLostError(f"step {invocation.work.step}, which ran this workflow, has ended")
+        if progress and self._committer is not None:
+            self._committer.got_on(tick.work)
+        self.submit(tick)
+
+    def _children(self) -> list[Loop]:
+        """The child workflows that run in this one's steps."""
+        begun = [one.children for one in self._open.values() if one.children is not None]
+        return [child for children in begun for child in children.running.values()]
+
+    async def await_child(self, within: Within, awaited: Awaitable[Any]) -> Any:
+        """Await something of a child workflow: as long as that is in the engine, so is the step."""
+        within.children.awaits += 1
+        try:
+            self.check_drained()
+            return await self.suspend(within.invocation, awaited)
+        finally:
+            within.children.awaits -= 1
+
+    def _end_children(self, invocation: Invocation, error: BaseException | None) -> list[asyncio.Task[None]]:
+        """Cancel the child workflows of an invocation that is closed; what has to end yet."""
+        children = [] if invocation.children is None else [*invocation.children.running.values()]
+        for child in children:
+            child.stop(None, error)
+        return [child._stopping for child in children if child._stopping is not None]
 
     # --- time -----------------------------------------------------------------------------------------
 
@@ -486,7 +539,7 @@ class Loop:
     async def drain(self, seconds: float) -> None:
         """Start nothing more; return when no step runs and all is durable. Cancels after `seconds`."""
         self._drained = self._aio.create_future()
-        self.submit(Drain(self.now()))
+        self._start_no_more()
         self.check_drained()
         try:
             await asyncio.wait_for(asyncio.shield(self._drained), seconds)
@@ -498,18 +551,31 @@ class Loop:
             await self.barrier(strict=True)
         self.stop(None, None)
 
+    def _start_no_more(self) -> None:
+        self.submit(Drain(self.now()))
+        for child in self._children():
+            child._start_no_more()
+
     def _leave_open(self, invocation: Invocation) -> None:
         """Expect nothing more of an invocation whose work stays open, for a successor."""
         invocation.closed = True
         self._open.pop(invocation.work.id, None)
+        self._end_children(invocation, None)
         self.check_drained()
 
     def check_drained(self) -> None:
-        if self._drained is None or self._drained.done():
-            return
-        steps_idle = all(invocation.answers for invocation in self._open.values())
-        if steps_idle and (self._committer is None or self._committer.idle):
+        if self.within is not None:
+            self.within.loop.check_drained()
+        elif self._drained is not None and not self._drained.done() and self.rests:
             self._drained.set_result(None)
+
+    @property
+    def rests(self) -> bool:
+        """Whether every invocation waits in the engine, or for children that do, and all is durable."""
+        return all(
+            invocation.answers or (invocation.children is not None and invocation.children.rest)
+            for invocation in self._open.values()
+        ) and (self._committer is None or self._committer.idle)
 
     def stop(self, ending: Ending | None, error: BaseException | None) -> None:
         """Run no more of it in this process: cancel what runs, and tell the host."""
@@ -518,22 +584,31 @@ class Loop:
         self._stopped = True
         self.timers.cancel()
         tasks = []
-        for invocation in self._open.values():
+        for invocation in self.invocations():
             invocation.closed = True
             if invocation.task is not None:
                 invocation.task.cancel()
                 tasks.append(invocation.task)
+        children = [t for one in self.invocations() for t in self._end_children(one, error)]
+        if self.within is not None:
+            self.within.children.running.pop(self.within.id, None)
         if self._committer is not None:
             self._committer.give_up(error or LeaseLostError("the run has ended in this process"))
-        self._stopping = self._aio.create_task(self._finish_up(tasks, ending, error))
+        self._stopping = self._aio.create_task(self._finish_up(tasks, children, ending, error))
 
     async def _finish_up(
-        self, tasks: list[asyncio.Task[None]], ending: Ending | None, error: BaseException | None
+        self,
+        tasks: list[asyncio.Task[None]],
+        children: list[asyncio.Task[None]],
+        ending: Ending | None,
+        error: BaseException | None,
     ) -> None:
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=CANCEL_GRACE)
             if late:
                 log.warning("%d steps did not end in %s s after the run had", len(late), CANCEL_GRACE)
+        if children:
+            await asyncio.wait(children)  # each ends within its own CANCEL_GRACE
         self._open.clear()
         self._host.ended(ending, error)
 

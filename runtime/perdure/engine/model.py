@@ -15,7 +15,10 @@ import msgspec
 from perdure.errors import CheckpointCorruptError
 from perdure.events import Event
 
-FORMAT = 1
+# What this version reads. A state is of format 1 until a child workflow commits to it: so a run without
+# children can still be taken up by a version that knows none.
+FORMAT = 2
+WITH_CHILDREN = 2
 
 
 class Payload:
@@ -96,12 +99,17 @@ class Reopened(msgspec.Struct, array_like=True, tag="reopened"):
 
 
 class External(msgspec.Struct, array_like=True, tag="external"):
-    """An event from outside the steps; for one step, or for all that accept it. inbox: its id there, if it came so."""
+    """An event from outside the steps; for one step, or for all that accept it. inbox: its id there, if it came so.
+
+    ordinal, digest: in a child workflow, of what its parent's step sent it, as those of `Sent`.
+    """
 
     time: float
     event: Payload
     step: str | None = None
     inbox: str = ""
+    ordinal: int = 0
+    digest: bytes = b""
 
 
 class Refused(msgspec.Struct, array_like=True, tag="refused"):
@@ -235,9 +243,24 @@ class Halted(msgspec.Struct, array_like=True, tag="halt"):
     resumable: bool = False
 
 
+class ChildCommit(msgspec.Struct, array_like=True, tag="child"):
+    """A child workflow of a running step committed.
+
+    ticks: the child's, encoded; opaque here, for they are of another graph. snapshot: given in place of
+    them, the child's whole state. completed: how many of its steps completed with it.
+    """
+
+    time: float
+    work: int
+    child: str
+    ticks: bytes
+    snapshot: bytes | None = None
+    completed: int = 0
+
+
 Tick = (
     Begin | Takeover | Reopened | External | Refused | Sent | Published | Wrote | Returned | Failed | WaitBegan | WaitEnded
-    | WaitLeft | Due | Drain | Halted
+    | WaitLeft | Due | Drain | Halted | ChildCommit
 )  # fmt: skip
 
 
@@ -250,7 +273,7 @@ class Work(msgspec.Struct, array_like=True):
     stream: of the innermost list it descends from, 0 for none. recoveries: how often each
     `catch_error` step has recovered its lineage. sent, published: digests of what it gave away, so
     that a replay doesn't give it again. event: of a step with one event parameter; several: of one
-    that takes a list, or several.
+    that takes a list, or several. children: the child workflows that it began, by their ids.
     """
 
     id: int
@@ -268,11 +291,23 @@ class Work(msgspec.Struct, array_like=True):
     published: list[bytes] | None = None
     waits: dict[str, Wait] | None = None
     spent: list[tuple[str, int]] | None = None
+    children: dict[str, Child] | None = None
 
     @property
     def events(self) -> list[Payload]:
         """Its event, or all of several; none when it was called for an empty list."""
         return [self.event] if self.event is not None else self.several or []
+
+
+class Child(msgspec.Struct, array_like=True):
+    """The log of a child workflow: what was committed since its last snapshot.
+
+    reopened: the step that runs it is tried anew, after the parent had failed of it.
+    """
+
+    snapshot: bytes | None
+    records: list[bytes]
+    reopened: bool = False
 
 
 class Wait(msgspec.Struct, array_like=True):
@@ -330,9 +365,13 @@ class Ending(msgspec.Struct, array_like=True):
 
 
 class State(msgspec.Struct):
-    """All that the engine knows of a run. `fold(log)` gives it, a snapshot is its encoding."""
+    """All that the engine knows of a run. `fold(log)` gives it, a snapshot is its encoding.
 
-    format: int = FORMAT
+    given, shown: of a child workflow only. The digests of what its parent's step sent it, and what it
+    published: a parent's step that is run again reads its child's stream from the start.
+    """
+
+    format: int = 1
     next_id: int = 1
     begun: bool = False
     graph: dict[str, str] = {}
@@ -354,6 +393,8 @@ class State(msgspec.Struct):
     last_step: str = ""
     last_time: float = 0.0  # of the last tick
     progressed_at: float = 0.0  # when a step last completed
+    given: list[bytes] = []
+    shown: list[Payload] | None = None
 
 
 # --- commands: what to do, once the ticks before are durable ----------------------------------------

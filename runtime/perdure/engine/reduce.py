@@ -13,7 +13,10 @@ from typing import Any
 from perdure.engine import waits
 from perdure.engine.graph import Graph
 from perdure.engine.model import (
+    WITH_CHILDREN,
     Begin,
+    Child,
+    ChildCommit,
     Command,
     Drain,
     Due,
@@ -47,6 +50,7 @@ from perdure.events import InputRequiredEvent, StopEvent
 
 MAX_EARLY = 1000  # events that came before anybody waited for them, and their bytes
 EARLY_BYTES = 1024 * 1024
+MAX_SHOWN = 10_000  # as many as a stream keeps that nobody reads
 FINAL = ("Completed", "Cancelled")  # after any other end the run may be taken up where it stood
 
 
@@ -59,6 +63,9 @@ def reduce(graph: Graph, state: State, tick: Tick) -> list[Command]:
     out: list[Command] = []
     if state.ending is None or type(tick) is Reopened:
         _RULES[type(tick)](graph, state, tick, out)
+        if state.shown is not None:
+            state.shown += [command.event for command in out if isinstance(command, Publish)]
+            del state.shown[:-MAX_SHOWN]
     return out
 
 
@@ -145,6 +152,8 @@ def _reopened(graph: Graph, state: State, tick: Reopened, out: list[Command]) ->
         failed = state.works.get(ending.work)
         if failed is not None:
             failed.attempts, failed.first_at, failed.retry_at, failed.failure = 0, 0.0, None, None
+            for child in (failed.children or {}).values():
+                child.reopened = True
     _run_again(graph, state, tick, out)
 
 
@@ -171,6 +180,8 @@ def _run_again(graph: Graph, state: State, tick: Takeover | Reopened, out: list[
 
 def _external(graph: Graph, state: State, tick: External, out: list[Command]) -> None:
     state.last_time = tick.time
+    if tick.digest:
+        state.given = _remember(state.given, tick)
     if _emit(graph, state, tick.event, out, step=tick.step):
         return
     if tick.step is None and not graph.route(type(tick.event.event)):
@@ -188,8 +199,8 @@ def _refused(graph: Graph, state: State, tick: Refused, out: list[Command]) -> N
     state.last_time = tick.time
 
 
-def _remember(known: list[bytes] | None, tick: Sent | Published) -> list[bytes]:
-    """What the invocation gave away so far; a replay that took another way forgets the rest of the old."""
+def _remember(known: list[bytes] | None, tick: Sent | Published | External) -> list[bytes]:
+    """What was given away so far; a replay that took another way forgets the rest of the old."""
     known = known if known is not None else []
     del known[tick.ordinal :]
     known.append(tick.digest)
@@ -276,7 +287,8 @@ def _failed(graph: Graph, state: State, tick: Failed, out: list[Command]) -> Non
     if tick.retry_at is not None:
         work.attempts += 1
         work.retry_at = tick.retry_at
-        work.sent = work.published = None  # a retry is a new try: what it sends is sent
+        # A retry is a new try: what it sends is sent, and its children begin anew.
+        work.sent = work.published = work.children = None
         release(state.steps[work.step], work.id)
         out.append(Wake(tick.retry_at, work.id))
         fill(graph, state, work.step, out)
@@ -308,6 +320,27 @@ def _due(graph: Graph, state: State, tick: Due, out: list[Command]) -> None:
         return
     work.retry_at = None
     enqueue(graph, state, work, out, head=True)
+
+
+def _child_committed(graph: Graph, state: State, tick: ChildCommit, out: list[Command]) -> None:
+    work = state.works.get(tick.work)
+    if work is None:
+        return
+    state.format = WITH_CHILDREN
+    state.last_time = tick.time
+    if tick.completed:
+        state.completed += tick.completed
+        state.progressed_at = tick.time
+    if work.children is None:
+        work.children = {}
+    child = work.children.get(tick.child)
+    if child is None:
+        child = work.children[tick.child] = Child(snapshot=None, records=[])
+    child.reopened = False
+    if tick.snapshot is not None:
+        child.snapshot, child.records = tick.snapshot, []
+    else:
+        child.records.append(tick.ticks)
 
 
 def _drain(graph: Graph, state: State, tick: Drain, out: list[Command]) -> None:
@@ -355,4 +388,5 @@ _RULES: dict[type, Callable[[Graph, State, Any, list[Command]], None]] = {
     WaitLeft: waits.left,
     Drain: _drain,
     Halted: _halted,
+    ChildCommit: _child_committed,
 }

@@ -1,0 +1,60 @@
+"""Child workflows: runs of their own inside a step, whose log is a part of their parent's.
+
+A child has its own graph, state and loop. What it commits is one tick of its parent, opaque there: so
+parent and child have one seq, one fence and one snapshot, at any depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perdure.engine.invocation import Children, Invocation
+from perdure.engine.journal import Batch
+from perdure.engine.model import Child, ChildCommit
+
+if TYPE_CHECKING:
+    from perdure.engine.loop import Loop
+
+SNAPSHOT_FLOOR = 16 * 1024  # bytes of a child's log below which its parent's log gets no snapshot of it
+
+
+@dataclass(slots=True, frozen=True)
+class Within:
+    """Where a child workflow runs: in a step of `loop`, as its child of this id."""
+
+    loop: Loop
+    invocation: Invocation
+    children: Children
+    id: str
+
+
+class ChildJournal:
+    """Makes a child's batches durable as ticks of its parent."""
+
+    def __init__(self, within: Within, log: Child | None) -> None:
+        self._within = within
+        self._log_bytes = sum(len(record) for record in log.records) if log is not None else 0
+        self._snapshot_bytes = len(log.snapshot or b"") if log is not None else 0
+
+    @property
+    def wants_snapshot(self) -> bool:
+        return self._log_bytes > max(SNAPSHOT_FLOOR, 2 * self._snapshot_bytes)
+
+    async def commit(self, batch: Batch) -> None:
+        """As `Journal` has it. Raises LeaseLostError when the step that runs the child has ended."""
+        if batch.snapshot is None:
+            self._log_bytes += len(batch.payload)
+        else:
+            self._log_bytes, self._snapshot_bytes = 0, len(batch.snapshot)
+        within = self._within
+        tick = ChildCommit(
+            time=within.loop.now(),
+            work=within.invocation.work.id,
+            child=within.id,
+            ticks=batch.payload if batch.snapshot is None else b"",
+            snapshot=batch.snapshot,
+            completed=batch.completed,
+        )
+        within.loop.commit_child(within.invocation, tick, progress=batch.progress)
+        await within.loop.barrier(strict=batch.strict)
