@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import virtual_time
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perdure import Context, Workflow, catch_error, step
@@ -360,6 +360,7 @@ def executed(driver: Driver) -> Counter[tuple[str, str]]:
 
 @settings(max_examples=400, deadline=None)
 @given(seed=SEEDS, moves=MOVES, crashes=CRASHES)
+@example(seed=1469785600, moves=115, crashes=[])  # what its retry has to take was given back by itself
 def test_each_event_is_delivered_once_to_each_step_and_none_that_is_collected_is_lost_or_doubled(
     seed, moves, crashes
 ):

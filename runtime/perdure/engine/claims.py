@@ -77,15 +77,15 @@ class Claims:
         ordinal = self._ordinals.get(work.id, 0)
         self._ordinals[work.id] = ordinal + 1
         place = (work.id, ordinal)
+        # A set that a failed invocation gave back, this one maybe, may be whole by now without the event that
+        # came for it: whoever comes next has to take it, since no one else would.
+        found = self._take(work, key, buffer, expected) if len(buffer.claims) >= len(expected) else None
         if work.spent and (key, ordinal) in work.spent:
-            return None
+            return found
         if place in buffer.taken:
             buffer.withdrawn.discard(place)
             self._added.setdefault(work.id, {}).setdefault(key, []).append(buffer.taken[place])
-            return None
-        # A set that a failed invocation gave back may be whole by now without the event that came for it:
-        # whoever comes next has to take it, since no one else would.
-        found = self._take(work, key, buffer, expected) if len(buffer.claims) >= len(expected) else None
+            return found
         kind = type(payload.event)
         if buffer.counts.get(kind, 0) < buffer.wanted(expected).get(kind, 0):
             claim = Claim(work.id, ordinal, payload)
