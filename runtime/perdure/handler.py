@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
+
+from typing_extensions import TypeVar
 
 from perdure.context.context import Context
 from perdure.deprecation import deprecated
@@ -13,7 +15,7 @@ from perdure.events import Event, StopEvent, WorkflowCancelledEvent
 if TYPE_CHECKING:
     from perdure.run import Run
 
-ResultT = TypeVar("ResultT")
+ResultT = TypeVar("ResultT", default=Any)
 
 
 class WorkflowHandler(Generic[ResultT]):

@@ -9,23 +9,15 @@ import sys
 import types
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-EXAMPLE = re.compile(r"```python\n(?P<code>.*?)```\n```text\n(?P<printed>.*?)```", re.DOTALL)
-PAGES = ["authoring.md"]
+from pages import PAGES, examples_of
 
 
 def examples() -> Iterator[object]:
     for page in PAGES:
-        text = (ROOT / "docs" / page).read_text()
-        assert text.count("```python") == len(EXAMPLE.findall(text)), (
-            f"{page} has an example that nothing checks"
-        )
-        for found in EXAMPLE.finditer(text):
-            heading = re.findall(r"^## (.*)$", text[: found.start()], re.MULTILINE)[-1]
+        for found in examples_of(page):
+            heading = re.findall(r"^## (.*)$", found.string[: found.start()], re.MULTILINE)[-1]
             yield pytest.param(found["code"], found["printed"], id=f"{page}: {heading}")
 
 

@@ -10,12 +10,13 @@ import datetime
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from perdure.context.serializers import BaseSerializer
-from perdure.context.state_store import InMemoryStateStore
+from perdure.context.state_store import DictState, InMemoryStateStore
 from perdure.deprecation import deprecated
 from perdure.errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
 from perdure.events import Event, StopEvent
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from perdure.run import Run
     from perdure.workflow import Workflow
 
-StateT = TypeVar("StateT", bound=BaseModel)
+StateT = TypeVar("StateT", bound=BaseModel, default=DictState)
 EventT = TypeVar("EventT", bound=Event)
 
 VERSION = "1"
