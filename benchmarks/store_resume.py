@@ -59,7 +59,7 @@ async def _take(run_id: str, epoch: int) -> None:
     await store.close()
 
 
-def _milliseconds(steps: int) -> float:
+def milliseconds(steps: int) -> float:
     """Of a successor of a run that has so many steps behind it, give or take where its last snapshot fell."""
 
     async def timed() -> float:
@@ -85,7 +85,7 @@ BENCHMARK = Benchmark(
     name="store-resume",
     title="resume a durable run",
     unit="ms",
-    sides={_FEW: partial(_milliseconds, FEW), _MANY: partial(_milliseconds, MANY)},
+    sides={_FEW: partial(milliseconds, FEW), _MANY: partial(milliseconds, MANY)},
     goals=[Goal(_MANY, 1.2, beside=_FEW), Goal(_MANY, 50)],
     around=server.server,
 )

@@ -13,6 +13,7 @@ from benchmarks import (
     store_bytes,
     store_chain,
     store_fanout,
+    store_peers,
     store_resume,
 )
 
@@ -27,5 +28,8 @@ _STORE = [
     store_bytes.APPEND,
     store_bytes.APPEND_TIME,
     store_resume.BENCHMARK,
+    store_peers.ALWAYS,
+    store_peers.EVERYSEC,
+    store_peers.RESUME,
 ]
 BENCHMARKS = {benchmark.name: benchmark for benchmark in (*_ENGINE, *_STORE)}
