@@ -17,7 +17,7 @@ from benchmarks.peers import beside_restate
 from benchmarks.server import server
 from benchmarks.store_runs import Chain, seconds
 
-STEPS, DBOS_STEPS = 300, 50
+STEPS, DBOS_STEPS = 1_000, 50
 HAS_RESTATE = peers.restate_server() is not None and peers.python() is not None
 HAS_DBOS = peers.python() is not None
 

@@ -110,3 +110,8 @@ def test_the_watching_thread_is_one_for_all_loops_and_ends_with_them(monkeypatch
 async def _result(workflow: Workflow) -> int:
     count: int = await workflow.run()
     return count
+
+
+def test_a_look_at_loops_that_are_all_gone_by_then_is_none() -> None:
+    # One that closed without a word is collected between the question whether there are any and the look.
+    _Watch().look_at_all()

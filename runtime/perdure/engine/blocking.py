@@ -71,10 +71,14 @@ class _Watch:
                 if not self.loops:
                     self._running = False
                     return
-                watched = list(self.loops.items())
-            for loop, seen in watched:
-                self.look(loop, seen)
-            del watched, loop, seen  # they must not keep a loop alive until the next look
+            self.look_at_all()
+
+    def look_at_all(self) -> None:
+        # In a frame of its own: what it holds must not keep a loop alive until the next look.
+        with self._lock:
+            watched = list(self.loops.items())
+        for loop, seen in watched:
+            self.look(loop, seen)
 
     def look(self, loop: asyncio.AbstractEventLoop, seen: _Watched) -> None:
         if seen.asked is not None:
