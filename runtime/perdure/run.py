@@ -12,6 +12,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from pydantic import ValidationError
 
 from perdure import verbose
 from perdure.context.context import (
@@ -416,6 +417,15 @@ def start_event(workflow: Workflow[Any], fields: dict[str, Any]) -> StartEvent:
     kind = workflow.start_event_class
     try:
         return kind(**fields)
+    except ValidationError as error:
+        # Without the values: this goes to logs and statuses.
+        told = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}"
+            for one in error.errors(include_url=False, include_input=False, include_context=False)
+        )
+        raise WorkflowRuntimeError(
+            f"Failed creating a start event of type '{kind.__name__}' from the input: {told}"
+        ) from error
     except Exception as error:
         raise WorkflowRuntimeError(
             f"Failed creating a start event of type '{kind.__name__}' from the input: {error}"

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from perdure.cli.place import find
+from perdure.cli.table import print_table
 from perdure.control.outcome import decode_outcome
 from perdure.control.times import to_rfc3339
 from perdure.history import Entry, read
@@ -22,9 +21,7 @@ COLUMNS = ("seq", "epoch", "time", "bytes", "what", "step", "invocation", "attem
 NUMBERS = ("seq", "epoch", "bytes", "invocation", "attempt")
 
 
-async def show(
-    name: str, root: Path, redis_url: str | None, namespace: str, console: Console, *, as_json: bool
-) -> None:
+async def show(name: str, root: Path, redis_url: str | None, namespace: str, *, as_json: bool) -> None:
     """Raises UsageError, LocalError, CheckpointCorruptError, IncompatibleError."""
     async with find(name, root, redis_url, namespace) as place:
         dump = await place.dump()
@@ -34,28 +31,9 @@ async def show(
         document["entries"] = [_as_json(entry) for entry in entries]
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    if console.is_terminal:
-        console.print(_table(entries))
-    else:
-        # For other programs of the shell: nothing is cut to a width that isn't there.
-        for row in [COLUMNS, *map(_row, entries)]:
-            typer.echo("\t".join(row))
+    print_table(COLUMNS, [_row(entry) for entry in entries], numbers=NUMBERS)
     for line in _last_words(dump.meta):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _table(entries: list[Entry]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in COLUMNS:
-        right = name in NUMBERS
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "detail")
-    for entry in entries:
-        table.add_row(*map(_plain, _row(entry)))
-    return table
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+        typer.echo(line)
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -65,7 +43,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
     return (
         str(entry.seq),
         str(entry.epoch),
-        to_rfc3339(entry.time) if entry.time is not None else "",
+        f"{to_rfc3339(entry.time)[:23]}Z" if entry.time is not None else "",
         str(entry.bytes),
         entry.what,
         entry.step,

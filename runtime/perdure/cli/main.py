@@ -18,10 +18,10 @@ from perdure.local.errors import LocalError
 from perdure.local.state import NAMESPACE
 
 app = typer.Typer(
-    help="Durable Python workflows: on this machine as on a cluster.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text: it reads the same in a narrow terminal, a pipe and a log
 )
 
 
@@ -48,13 +48,18 @@ RunName = Annotated[
 
 @app.callback()
 def perdure() -> None:
-    """Durable Python workflows: on this machine as on a cluster."""
+    """Durable Python workflows: on this machine as on a cluster.
 
+    Begin with `perdure run file.py:MyWorkflow`. Runs are kept in .perdure/ of the present folder,
+    or in the Redis of --redis.
 
-@app.command()
-def version() -> None:
-    """Print the installed version."""
-    typer.echo(installed_version("perdure"))
+    \b
+    Exit status of every command:
+      0    done; for run: the workflow completed
+      1    for run: it ended otherwise; else the store failed or refused
+      2    the command, the manifest, the input or the --redis URL is wrong
+      130  interrupted by Ctrl-C; the same `perdure run` resumes it
+    """
 
 
 @app.command()
@@ -62,12 +67,17 @@ def run(
     target: Annotated[
         str,
         typer.Argument(
-            help="A WorkflowRun manifest, package.module:NAME or file.py:NAME", show_default=False
+            metavar="TARGET",
+            show_default=False,
+            help="A WorkflowRun manifest, package.module:NAME or file.py:NAME; NAME is a Workflow class, an"
+            " instance, or a function that returns one.",
         ),
     ],
     input: Annotated[
         Optional[str],  # noqa: UP045 - typer reads it at run time
-        typer.Option(help="The StartEvent's fields: JSON, or @FILE; over those of the manifest."),
+        typer.Option(
+            metavar="JSON", help="The StartEvent's fields: JSON, or @FILE; over those of the manifest."
+        ),
     ] = None,
     name: Annotated[
         Optional[str],  # noqa: UP045
@@ -83,10 +93,17 @@ def run(
     ] = False,
     dir: Dir = Path(".perdure"),
 ) -> None:
-    """Run a workflow so that it survives the death of its process; resume it if it was interrupted.
+    """Run a workflow, or resume it where it was interrupted.
 
-    Exit status: 0 completed, 1 ended otherwise, 2 something in the command, the manifest or the
-    input is wrong, 130 interrupted by Ctrl-C (the same command resumes it).
+    It survives the death of its process: every state change is committed before its effects show.
+    The same command resumes a run that was interrupted; one that has ended begins anew.
+
+    \b
+    Exit status:
+      0    completed; the result is the last thing told, before the figures
+      1    ended otherwise: a step failed, it timed out, was cancelled, lost its state
+      2    something in the command, the manifest or the input is wrong: nothing ran
+      130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP); the same command resumes it
     """
     from perdure.cli.run import Options, execute
     from perdure.cli.target import read_target
@@ -102,6 +119,27 @@ def run(
     raise typer.Exit(execute(options, console))
 
 
+@app.command("list")
+def list_(dir: Dir = Path(".perdure")) -> None:
+    """List the runs of this machine, and how far they are.
+
+    Interrupted: nobody runs it, and `perdure run` resumes it.
+    """
+    from perdure.cli.listing import show_all
+
+    show_all(dir)
+
+
+@app.command()
+def get(
+    run: Annotated[str, typer.Argument(metavar="RUN", show_default=False)], dir: Dir = Path(".perdure")
+) -> None:
+    """Print a run of this machine as YAML, with its result."""
+    from perdure.cli.listing import resource
+
+    typer.echo(resource(run, dir), nl=False)
+
+
 @app.command()
 def history(
     run: RunName,
@@ -110,21 +148,25 @@ def history(
     json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     dir: Dir = Path(".perdure"),
 ) -> None:
-    """Tell what happened in a run: each step, try, event and write that was committed, in order.
+    """Tell what happened in a run, commit by commit.
 
-    What came before the last snapshot is summed up in one line. Values are not shown.
+    Each step, try, event and write, with when it was committed and by which epoch. What came before the
+    last snapshot is summed up in one line. Values are not shown.
     Piped, the columns are separated by tabs.
     """
     from perdure.cli.history import show
 
-    asyncio.run(show(run, dir, redis, namespace, Console(), as_json=json))
+    asyncio.run(show(run, dir, redis, namespace, as_json=json))
 
 
 @app.command()
 def send(
     run: RunName,
     event_type: Annotated[
-        str, typer.Argument(help="The event's class: its name, or package.module.Name if that is ambiguous.")
+        str,
+        typer.Argument(
+            metavar="TYPE", help="The event's class: its name, or package.module.Name if that is ambiguous."
+        ),
     ],
     fields: Annotated[str, typer.Argument(help="The event's fields: JSON, or @FILE.", metavar="JSON")] = "{}",
     id: Annotated[
@@ -139,7 +181,12 @@ def send(
 
     It is taken when the run next renews its lease, within a third of `leaseSeconds`, or when it is
     resumed. One that the workflow doesn't know is refused by its runner, which says so in its log.
-    Exit status: 0 sent, or taken before; 1 the inbox is full; 2 there is no such run, or it has ended.
+
+    \b
+    Exit status:
+      0    sent, or taken before
+      1    the inbox is full
+      2    there is no such run, or it has ended
     """
     from perdure.cli.send import send
 
@@ -149,14 +196,16 @@ def send(
 @app.command()
 def export(
     run: RunName,
-    file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to write it; must not exist.", show_default=False)
+    ],
     redis: Redis = None,
     namespace: Namespace = NAMESPACE,
     dir: Dir = Path(".perdure"),
 ) -> None:
-    """Write a run's whole state to a file, as a backup or for a bug report; a live run goes on meanwhile.
+    """Write a run's whole state to a file: a backup, a bug report.
 
-    The file holds the run's input, events and state: mind to whom you give it.
+    A live run goes on meanwhile; the file has it as it was between two commits. It holds the run's input, events and state: mind to whom you give it.
     """
     from perdure.cli.backup import export
 
@@ -165,7 +214,9 @@ def export(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="What `perdure export` wrote.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `perdure export` wrote.", show_default=False)
+    ],
     name: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="The new run's name, if not that of the exported one."),
@@ -185,7 +236,7 @@ def import_(
     redis: Redis = None,
     dir: Dir = Path(".perdure"),
 ) -> None:
-    """Make a run of this machine from an exported one; `perdure run` then resumes it where it was.
+    """Make a run from an exported file; `perdure run` resumes it.
 
     It gets a uid of its own: what the exported run does from here on and what this one does are two.
     Nothing that is there is overwritten.
@@ -210,14 +261,25 @@ def doctor(
     redis: Redis = None,
     namespace: Namespace = NAMESPACE,
 ) -> None:
-    """Tell in five lines whether runs can live in a Redis, and what it promises them.
+    """Tell whether runs can live in a Redis, and what it may lose.
 
-    Without --redis it looks at the one that `perdure run` would start. Exit status: 0 runs can live
-    there (what may be lost is told), 1 they can't, 2 nobody answers there.
+    Without --redis it looks at the one that `perdure run` would start.
+
+    \b
+    Exit status:
+      0    runs can live there (what may be lost is told)
+      1    they can't
+      2    nobody answers there
     """
     from perdure.cli.doctor import examine
 
     raise typer.Exit(examine(redis, namespace, Console()))
+
+
+@app.command()
+def version() -> None:
+    """Print the installed version."""
+    typer.echo(installed_version("perdure"))
 
 
 def _tell(lines: list[str]) -> None:
@@ -228,7 +290,7 @@ def _tell(lines: list[str]) -> None:
 def main() -> None:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     try:
-        app()
+        app(prog_name="perdure")
     except (UsageError, ManifestError, LocalError) as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

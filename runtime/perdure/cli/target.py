@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -40,15 +41,38 @@ def read_target(target: str, *, name: str | None, given_input: str | None) -> Ta
     elif ":" in target:
         found = _from_entrypoint(target)
     else:
-        raise UsageError(
-            f"{target!r} is neither a manifest (a file that ends in .yaml) nor package.module:NAME nor file.py:NAME"
-        )
+        raise UsageError(_what_was_meant(target))
     run = found.run
     if name is not None:
         run = run.model_copy(update={"metadata": run.metadata.model_copy(update={"name": check_name(name)})})
     if given_input is not None:
         run = _with_input(run, parse_input(given_input))
     return Target(run, found.source_path, found.modules)
+
+
+def _what_was_meant(target: str) -> str:
+    path = Path(target)
+    if path.suffix == ".py" and path.is_file():
+        found = _workflows_in(path)
+        which = " or ".join(f"{target}:{name}" for name in found) or f"{target}:NAME"
+        return f"{target} is a file, which may hold several workflows: name one, as in {which}"
+    there = sorted(str(one) for one in path.glob("*") if one.suffix in MANIFESTS) if path.is_dir() else []
+    if path.is_dir():
+        return f"{target} is a folder; give a manifest in it ({', '.join(there[:3]) or 'there is none'}) or file.py:NAME"
+    return f"{target!r} is neither a manifest (a file that ends in .yaml) nor package.module:NAME nor file.py:NAME"
+
+
+def _workflows_in(path: Path) -> list[str]:
+    """Classes that look like workflows, without running the file."""
+    try:
+        tree = ast.parse(path.read_text())
+    except (OSError, ValueError, SyntaxError):
+        return []
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and any("Workflow" in ast.unparse(base) for base in node.bases)
+    ]
 
 
 def check_name(name: str) -> str:

@@ -57,8 +57,8 @@ def translate(error: BaseException, where: str) -> StoreError:
     if isinstance(
         error, exceptions.ConnectionError | exceptions.TimeoutError | TimeoutError | OSError | EOFError
     ):
-        told = f": {error}" if str(error) else f" ({type(error).__name__})"
-        return StoreUnavailableError(f"{where} doesn't answer{told}; is it up, and is the address right?")
+        told = str(error).rstrip(".") or type(error).__name__
+        return StoreUnavailableError(f"{where} doesn't answer; is it up, and is the address right? ({told})")
     if isinstance(error, exceptions.InvalidResponse):
         return StoreUnavailableError(f"what answers at {where} isn't a Redis: {error}")
     return StoreError(f"{where} answered what wasn't expected: {type(error).__name__}: {error}")
