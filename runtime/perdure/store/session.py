@@ -196,6 +196,9 @@ class RunSession:
         seq = self.seq + 1
         record = frame(seq, self.epoch, batch.payload)
         self._check_size("record", len(record))
+        if batch.outcome is not None:
+            # Whoever looks after the run reads it at every look.
+            self._check_size("outcome", len(batch.outcome))
         if batch.snapshot is not None:
             self._check_size("snapshot", len(batch.snapshot) + HEADER_BYTES)
         return Commit(
