@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from perdure.engine.model import FORMAT, Begin, Codec, State
 from perdure.engine.reduce import reduce
 from perdure.engine.values import restore
 from perdure.errors import CheckpointCorruptError, IncompatibleError
+from perdure.unreadable import read_back
 from perdure.workflow import Workflow
 
 
@@ -44,7 +46,7 @@ def fold_records(
 def live_store(workflow: Workflow[Any], state: State, serializer: BaseSerializer) -> InMemoryStateStore[Any]:
     """The state's values as the live objects that steps see."""
     values = {
-        key: restore(value, lambda data: serializer.deserialize(data.decode()))
+        key: restore(value, functools.partial(read_back, serializer, what=f"the state's {key!r}"))
         for key, value in state.store.items()
     }
     return InMemoryStateStore.restore(workflow._state_type, values)

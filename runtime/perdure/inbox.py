@@ -16,6 +16,7 @@ from perdure.errors import InboxFullError, RunEndedError, StateLostError, StoreE
 from perdure.events import Event
 from perdure.naming import check_run_id, qualified_name
 from perdure.store.base import INBOX_BYTES, Message, RunStore, Store, Tag
+from perdure.unreadable import what_is_wrong
 
 if TYPE_CHECKING:
     from perdure.run import Run
@@ -93,11 +94,7 @@ def event_of(graph: Graph, sent: Message, limit: int) -> Event:
     try:
         return kind(**fields)
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, problem['loc'])) or 'the event'}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False, include_context=False)
-        ]
-        raise UnfitEventError(f"its data doesn't fit {kind.__name__}: {'; '.join(wrong)}") from None
+        raise UnfitEventError(f"its data doesn't fit {kind.__name__}: {what_is_wrong(error)}") from None
     except Exception as error:  # what a class of the user's raises may repeat the values
         raise UnfitEventError(f"{kind.__name__} refuses its data: {type(error).__name__}") from error
 

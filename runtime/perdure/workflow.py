@@ -20,6 +20,7 @@ from perdure.errors import WorkflowRuntimeError, WorkflowValidationError
 from perdure.events import Event, StartEvent, StopEvent
 from perdure.handler import WorkflowHandler
 from perdure.resource import ResourceManager
+from perdure.run import Run
 from perdure.utils import get_steps_from_class
 from perdure.validation import start_event_class, stop_event_class, validate
 from perdure.validation import validate_resource_configs as check_resource_configs
@@ -291,9 +292,10 @@ class Workflow(Generic[ResultT]):
 
     def _codec(self, serializer: BaseSerializer) -> Codec:
         from perdure.engine.model import Codec, EventCodec
+        from perdure.unreadable import read_back
 
         def decode(data: bytes) -> Event:
-            event = serializer.deserialize(data.decode())
+            event = read_back(serializer, data, "an event of the run")
             if not isinstance(event, Event):
                 raise WorkflowRuntimeError(f"the log holds a {type(event).__name__} where an event belongs")
             return event

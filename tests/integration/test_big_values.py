@@ -117,7 +117,9 @@ def test_over_the_limit_the_run_ends_and_nothing_of_it_was_sent(
 
     async def scenario(store: RedisStore, run_id: str) -> None:
         run = store.run("local", run_id)
-        with pytest.raises(CheckpointTooLargeError, match=r"over checkpoint.maxBytes \(2097152\): raise that"):
+        with pytest.raises(
+            CheckpointTooLargeError, match=r"over checkpoint.maxBytes \(2097152\): raise that"
+        ):
             await Grows().run(run_id=run_id, store=store, how=how)
         facts = await run.facts()
         assert facts.meta is not None and facts.meta.outcome is not None

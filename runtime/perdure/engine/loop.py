@@ -70,7 +70,7 @@ class Loop:
 
     __slots__ = (
         "_aio", "_claims", "_committer", "_drained", "_errors", "_held", "_host", "_open", "_opened",
-        "_replays", "_said_idle", "_stopped", "_stopping", "_thread", "_untimed", "attempts", "codec", "elapsed",
+        "_replays", "_said_idle", "_stopped", "_stopping", "_taken_over", "_thread", "_untimed", "attempts", "codec", "elapsed",
         "error", "gate", "graph", "now", "resting", "state", "timed_out_steps", "timeout", "timers", "watched",
         "within",
     )  # fmt: skip
@@ -117,6 +117,7 @@ class Loop:
         self._stopping: asyncio.Task[None] | None = None
         self.timers = Timers(self._aio)
         self._held: list[Start] = []
+        self._taken_over = False
         self._opened: asyncio.Event | None = None
         self._committer = (
             None
@@ -296,6 +297,8 @@ class Loop:
         work = command.work
         if self.state.draining:
             return
+        if self._taken_over and not self._readable(work):
+            return
         invocation = Invocation(work, replayed=work.id in self._replays, started=self._aio.time())
         if self.gate is not None:
             if not self.gate.enter():
@@ -304,6 +307,19 @@ class Loop:
             invocation.inside = True
         self._open[work.id] = invocation
         invocation.task = self._aio.create_task(self._run(invocation), name=STEP + work.step)
+
+    def _readable(self, work: Work) -> bool:
+        """Whether this process has the classes of what a predecessor left; the run can't go on here if not.
+
+        It isn't the step's failure: with the right code it goes on.
+        """
+        try:
+            for payload in work.events:
+                _ = payload.event
+        except Exception as error:
+            self.root.stop(None, error)
+            return False
+        return True
 
     async def _run(self, invocation: Invocation) -> None:
         work = invocation.work
@@ -615,10 +631,32 @@ class Loop:
     # --- taking up where another process left ---------------------------------------------------------
 
     def take_over(self, epoch: int) -> None:
-        """Run again what was cut off, or what failed if the run had ended; log it."""
+        """Run again what was cut off, or what failed if the run had ended; log it.
+
+        Raises what decoding an event of the state raises, before anything is run or logged.
+        """
+        try:
+            self._decode_kept()
+        except Exception as error:
+            if self.within is None:
+                raise
+            self.root.stop(None, error)
+            return
+        self._taken_over = True
         self._replays = frozenset(n for q in self.state.steps.values() for n in q.active | q.waiting)
         again = Takeover if self.state.ending is None else Reopened
         self.submit(again(self.now(), epoch))
+
+    def _decode_kept(self) -> None:
+        """Read the kept events that a step is given from inside its own code: there it would fail the step."""
+        state = self.state
+        for work in state.works.values():
+            for wait in (work.waits or {}).values():
+                if wait.event is not None:
+                    _ = wait.event.event
+        for claims in state.buffers.values():
+            for claim in claims:
+                _ = claim.event.event
 
     def collect(
         self, invocation: Invocation, event: Event, expected: Sequence[type[Event]], buffer_id: str

@@ -52,6 +52,11 @@ def unframe_snapshot(data: bytes, where: str = "snapshot") -> Record:
     return _unframe(SNAPSHOT, data, where)
 
 
+def payload_length(data: bytes) -> int:
+    """Of the record or snapshot that `data` begins with. Raises struct.error when that has no whole header."""
+    return int(_HEAD.unpack_from(data)[5])
+
+
 def input_record(fields: dict[str, Any]) -> bytes:
     """Record 0 of a new run: its input, framed at epoch 1."""
     return frame(0, 1, json.dumps({"input": fields}, ensure_ascii=False, separators=(",", ":")).encode())
