@@ -6,11 +6,11 @@ import asyncio
 import json
 import logging
 import secrets
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from perdure.engine.graph import Graph
 from perdure.engine.model import State
 from perdure.errors import InboxFullError, RunEndedError, StateLostError, StoreError, UnfitEventError
 from perdure.events import Event
@@ -21,6 +21,7 @@ from perdure.unreadable import what_is_wrong
 if TYPE_CHECKING:
     from perdure.run import Run
     from perdure.store.session import RunSession
+    from perdure.workflow import Workflow
 
 log = logging.getLogger("perdure.inbox")
 
@@ -73,8 +74,10 @@ async def send_message(run: RunStore, name: str, sent: Message) -> int:
     return answer.number
 
 
-def event_of(graph: Graph, sent: Message, limit: int) -> Event:
-    """The event that `sent` names and fills. limit: of its data, in bytes.
+def event_of(workflow: Workflow[Any], awaited: Collection[str], sent: Message, limit: int) -> Event:
+    """The event that `sent` names and fills.
+
+    awaited: qualified names of the types that steps wait for now. limit: of its data, in bytes.
 
     Raises UnfitEventError, which tells nothing of the values.
     """
@@ -82,7 +85,7 @@ def event_of(graph: Graph, sent: Message, limit: int) -> Event:
         raise UnfitEventError(
             f"it has {len(sent.data)} bytes, more than the {limit} that checkpoint.maxBytes leaves it"
         )
-    kind = _type_of(graph, sent.kind)
+    kind = _type_of(workflow, awaited, sent.kind)
     try:
         fields = json.loads(sent.data)
     except ValueError as error:
@@ -99,14 +102,19 @@ def event_of(graph: Graph, sent: Message, limit: int) -> Event:
         raise UnfitEventError(f"{kind.__name__} refuses its data: {type(error).__name__}") from error
 
 
-def _type_of(graph: Graph, name: str) -> type[Event]:
-    """The loaded event class of that name, qualified or not; one that a step takes goes before others.
+def _type_of(workflow: Workflow[Any], awaited: Collection[str], name: str) -> type[Event]:
+    """The loaded event class of that name, qualified or not.
+
+    What a step takes goes first, then what one waits for, then what is beside the workflow, then the rest.
 
     A name from outside imports nothing.
     """
     wanted = name.replace(":", ".")
-    taken = {kind for config in graph.configs.values() for kind in config.accepted_events}
-    for among in (taken, _descendants(Event)):
+    taken = {kind for config in workflow._graph.configs.values() for kind in config.accepted_events}
+    loaded = _descendants(Event)
+    waited = {kind for kind in loaded if qualified_name(kind) in awaited}
+    beside = {kind for kind in loaded if kind.__module__ == type(workflow).__module__}
+    for among in (taken, waited, beside, loaded):
         found = [kind for kind in among if wanted in (kind.__name__, qualified_name(kind))]
         if len(found) == 1:
             return found[0]

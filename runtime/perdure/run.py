@@ -392,7 +392,7 @@ class Run:
         """
         now = self.loop.now()
         try:
-            payload = self.loop.payload(event_of(self.loop.graph, sent, limit))
+            payload = self.loop.payload(event_of(self.workflow, self.loop.state.awaited, sent, limit))
         except (UnfitEventError, ValueError) as error:
             reason = str(error) if isinstance(error, UnfitEventError) else "it can't be made durable"
             log.error("refused the event %s of type %s from outside: %s", sent.id, sent.kind, reason)

@@ -20,7 +20,6 @@ from perdure.errors import WorkflowRuntimeError, WorkflowValidationError
 from perdure.events import Event, StartEvent, StopEvent
 from perdure.handler import WorkflowHandler
 from perdure.resource import ResourceManager
-from perdure.run import Run
 from perdure.utils import get_steps_from_class
 from perdure.validation import start_event_class, stop_event_class, validate
 from perdure.validation import validate_resource_configs as check_resource_configs
