@@ -42,10 +42,10 @@ def scratch() -> str | None:
     return None
 
 
-def free_port() -> int:
+def free_port(highest: int = 30000) -> int:
     """Below the ports that connecting clients are given: one of them would take a killed server's meanwhile."""
     while True:
-        port = random.SystemRandom().randrange(15000, 30000)
+        port = random.SystemRandom().randrange(15000, highest)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -54,14 +54,16 @@ def free_port() -> int:
 class RedisServer:
     """Options are those of redis.conf, with `_` for `-`: `RedisServer(appendfsync="always", maxmemory="8mb")`.
 
-    unix=True listens on a socket in its directory alone. Its data outlives `kill` and `stop` until the
-    object is closed (`close`, or the end of its `with`).
+    program: another than the PATH's. unix=True listens on a socket in its directory alone.
+    Its data outlives `kill` and `stop` until the object is closed (`close`, or the end of its `with`).
     """
 
-    def __init__(self, *, unix: bool = False, **options: str | int) -> None:
+    def __init__(self, *, program: str = "", unix: bool = False, **options: str | int) -> None:
         # Short, since a unix socket's path may have no more than about 100 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="perdure-", dir=scratch()))
-        self.port = 0 if unix else free_port()
+        self._program = program
+        # A cluster's nodes talk to each other at a port 10,000 above.
+        self.port = 0 if unix else free_port(22000 if "cluster_enabled" in options else 30000)
         self.password = str(options.get("requirepass", ""))
         self._socket = self.directory / "redis.sock"
         self._options: dict[str, str | int] = {
@@ -96,11 +98,12 @@ class RedisServer:
         """A new blocking client, past every part of Perdure. Close it, or use it in a `with`."""
         return redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0))
 
+    def _command(self) -> list[str]:
+        options = [(f"--{name}", *(str(value).split() or [""])) for name, value in self._options.items()]
+        return [self._program or binary(), *(part for option in options for part in option)]
+
     def start(self) -> RedisServer:
-        command = [binary()]
-        for name, value in self._options.items():
-            command += [f"--{name}", str(value)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        self._process = subprocess.Popen(self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
         self._wait_until_ready(self._process)
         return self
 
