@@ -83,6 +83,12 @@ class Sentinels(Group):
         nodes = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         return f"redis+sentinel://{nodes}/{MASTER}"
 
+    def cut_replication(self) -> None:
+        """The replica gets nothing more, and both think nothing of it that a network might not cause."""
+        with self.primary.client as client:
+            client.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
     def until_promoted(self) -> float:
         """When the replica was seen to be the primary (monotonic)."""
         with self.replica.client as client:
@@ -126,8 +132,8 @@ class Cluster(Group):
     def url(self) -> str:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
-    def owner(self, key: str) -> RedisServer:
-        slot = key_slot(key.encode())
+    def owner(self, slot: int) -> RedisServer:
+        """At the beginning."""
         each = -(-SLOTS // len(self.nodes))
         return self.nodes[slot // each]
 

@@ -138,3 +138,15 @@ class TakesParcels(Workflow):
         return (
             StopEvent(result=sorted(taken.values())) if len(taken) >= await ctx.store.get("count") else None
         )
+
+
+class Hoards(Workflow):
+    """A state that grows, so that its log is cut again and again."""
+
+    @step
+    async def hoard(self, ctx: Context, ev: Start) -> StopEvent:
+        for n in range(ev.count):
+            await ctx.store.set(f"item {n}", f"{n} " * 10_000)
+            note(ev.notes, f"stored {n}")
+            await asyncio.sleep(ev.pause)
+        return StopEvent()
