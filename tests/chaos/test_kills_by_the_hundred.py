@@ -9,59 +9,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from chaos.bare import BareRun
+from chaos.mortal import Mortal, forkserver
 
 KILLS = 500
 COUNT = 400
 LONGEST_LIFE = 0.3  # seconds
 
 
-def life(environment: dict[str, str], log: str) -> None:
-    """One runner, as `perdure-runner` is."""
-    os.setsid()
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    os.environ.update(environment)
-    from perdure.runner.main import main
-
-    main()
-
-
 @pytest.fixture(scope="module")
 def lives() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["perdure.runner.child"])
-    return context
-
-
-class Mortal(BareRun):
-    """A run whose runners are forked rather than started, and die of kill -9."""
-
-    lives: multiprocessing.context.ForkServerContext
-
-    def spend(self, seconds: float | None) -> bool:
-        """One runner's life, of so many seconds or to its own end; whether it was killed."""
-        environment = self.settings().to_env()
-        runner = self.lives.Process(target=life, args=(environment, str(self.log)))
-        runner.start()
-        runner.join(seconds)
-        killed = runner.is_alive()
-        if killed:
-            assert runner.pid is not None
-            try:
-                os.killpg(runner.pid, signal.SIGKILL)
-            except ProcessLookupError:  # it has no session of its own yet
-                runner.kill()
-        runner.join(60)
-        assert killed or runner.exitcode == 0, self.log.read_text()
-        return killed
+    return forkserver()
 
 
 @pytest.fixture
