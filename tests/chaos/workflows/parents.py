@@ -92,5 +92,5 @@ class RunsChildren(Workflow):
         gathers = Gathers(disable_validation=True).run(name="gathers", **given)
         for n in range(5):
             await gathers.send_event(Item(number=n))
-            await ctx.checkpoint()
+            await asyncio.sleep(ev.pause)
         return StopEvent(result=[names, await gathers])
