@@ -538,6 +538,26 @@ async def test_what_is_loaded_is_checked_against_the_last_seq(case: Case) -> Non
 
 
 @on_every_store
+async def test_what_begins_and_ends_in_one_commit_is_not_in_flight_and_what_begins_again_is(
+    case: Case,
+) -> None:
+    await case.held("a", 1)
+    await case.commit(
+        1, flight=[("+", "1", "a"), ("-", "1", ""), ("+", "2", "b"), ("-", "2", ""), ("+", "2", "b")]
+    )
+    assert [entry.invocation for entry in (await case.meta()).in_flight] == ["2"]
+
+
+@on_every_store
+async def test_a_fan_out_of_thousands_begins_and_ends_whole(case: Case) -> None:
+    await case.held("a", 1)
+    await case.commit(1, flight=[("+", str(number), "work") for number in range(5000)])
+    assert len((await case.meta()).in_flight) == 5000
+    await case.commit(2, flight=[("-", str(number), "") for number in range(5000)])
+    assert (await case.meta()).in_flight == ()
+
+
+@on_every_store
 async def test_a_crash_counts_against_what_was_in_flight(case: Case) -> None:
     await case.held("a", 1)
     await case.commit(1, flight=[("+", "1", "find"), ("+", "2", "convert"), ("+", "3", "convert")])

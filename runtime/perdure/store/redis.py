@@ -124,7 +124,8 @@ class RedisRunStore:
         self._uid = uid
         self._channel = channel(namespace)
         self._keys = keys = RunKeys.of(namespace, uid)
-        self._commit_keys = [keys.meta, keys.log, keys.lease, keys.inbox, keys.events]
+        self._record_keys = [keys.meta, keys.log]
+        self._commit_keys = [*self._record_keys, keys.lease, keys.inbox, keys.events]
         self._commit_script = script("commit")
         self._own: Link | None = None
 
@@ -181,10 +182,12 @@ class RedisRunStore:
         return RedisRenewer(self._address, self._keys, timeout)
 
     async def commit(self, epoch: int, holder: str, commit: Commit) -> Reply:
+        arguments = replies.commit_arguments(epoch, holder, commit)
+        more = replies.commit_more(epoch, commit)
         raw = await self._held().script(
             self._commit_script,
-            self._commit_keys,
-            replies.commit_arguments(epoch, holder, commit, self._uid, self._channel),
+            self._commit_keys if more else self._record_keys,
+            arguments + more if more else arguments,
             size=len(commit.record),
         )
         if commit.outcome is not None:

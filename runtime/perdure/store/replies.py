@@ -100,28 +100,32 @@ def seconds(whole: bytes, micro: bytes) -> float:
     return int(whole) + int(micro) / 1_000_000
 
 
-def commit_arguments(
-    epoch: int, holder: str, commit: Commit, uid: str, channel: str
-) -> list[bytes | str | int]:
-    """ARGV of commit.lua."""
+def commit_arguments(epoch: int, holder: str, commit: Commit) -> list[bytes | str | int]:
+    """ARGV of commit.lua, for a commit of a record and no more."""
     arguments: list[bytes | str | int] = [
         epoch,
         holder,
         commit.seq,
         commit.digest,
+        commit.previous,
         commit.record,
         1 if commit.progress else 0,
         commit.summary,
-        commit.outcome or b"",
-        commit.inbox_ack,
-        uid,
-        channel,
-        # Monotone over takeovers, and a gap shows. Made here: Lua counts exactly to 2^53 only.
-        epoch << 40 | commit.seq,
-        commit.previous,
-        len(commit.events),
-        *commit.events,
+        len(commit.flight),
     ]
     for change in commit.flight:
         arguments += change
     return arguments
+
+
+def commit_more(epoch: int, commit: Commit) -> list[bytes | str | int]:
+    """What follows those in ARGV of commit.lua, where there is an outcome, an acknowledgement or an event."""
+    if commit.outcome is None and not commit.inbox_ack and not commit.events:
+        return []
+    return [
+        commit.outcome or b"",
+        commit.inbox_ack,
+        # Monotone over takeovers, and a gap shows. Made here: Lua counts exactly to 2^53 only.
+        epoch << 40 | commit.seq,
+        *commit.events,
+    ]

@@ -1,11 +1,11 @@
 -- Appends one record, and what the store is told beside it, whole or not at all.
 --
--- KEYS   1 meta   2 log   3 lease   4 inbox   5 events
--- ARGV   1 epoch   2 holder   3 seq   4 digest   5 record   6 '1' if a step got on   7 summary
---        8 outcome ('' for none)   9 inbox id to acknowledge up to ('' for none)   10 uid   11 channel
---        12 first half of the event ids   13 digest of the record before ('' for not known)
---        14 number of events   15 … the events
---        … flight changes, three each: '+', '-' or '='; invocation; step
+-- KEYS   1 meta   2 log   and for more than that   3 lease   4 inbox   5 events
+-- ARGV   1 epoch   2 holder   3 seq   4 digest   5 digest of the record before ('' for not known)
+--        6 record   7 '1' if a step got on   8 summary
+--        9 number of flight changes   … those, three each: '+', '-' or '='; invocation; step
+--        … with all five keys: outcome ('' for none); inbox id to acknowledge up to ('' for none);
+--        first half of the event ids; the events
 -- reply  OK seq          also for the same bytes again
 --        FENCED epoch    the store's
 --        GAP seq digest  the store's last: not the record that this one follows
@@ -31,14 +31,14 @@ end
 if seq < last or (seq == last and meta[4] == ARGV[4]) then return {'OK', last} end
 if seq == last then return {'CONFLICT', last} end
 -- The same seq isn't the same record: a store that went back may have taken another's for it.
-if seq > last + 1 or (ARGV[13] ~= '' and ARGV[13] ~= meta[4]) then return {'GAP', last, meta[4] or ''} end
+if seq > last + 1 or (ARGV[5] ~= '' and ARGV[5] ~= meta[4]) then return {'GAP', last, meta[4] or ''} end
 
+local rest = 10 + 3 * tonumber(ARGV[9])
+local outcome, acknowledge, part = ARGV[rest] or '', ARGV[rest + 1] or '', ARGV[rest + 2]
 -- Reads that fail on a wrong type or a malformed id: here, where nothing is written yet.
-local acknowledge = ARGV[9] ~= ''
-if acknowledge then redis.call('XRANGE', KEYS[4], '-', ARGV[9], 'COUNT', 1) end
-local events = tonumber(ARGV[14])
-local part, index = ARGV[12], 0
-if events > 0 then
+if acknowledge ~= '' then redis.call('XRANGE', KEYS[4], '-', acknowledge, 'COUNT', 1) end
+local index = 0
+if ARGV[rest + 3] then
   local newest = redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)[1]
   if newest then
     -- An id must be above the stream's last, or XADD fails after the record is in. Compared as text,
@@ -50,36 +50,45 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1])
 local fields = {
-  'seq', ARGV[3], 'digest', ARGV[4], 'summary', ARGV[7],
+  'seq', ARGV[3], 'digest', ARGV[4], 'summary', ARGV[8],
   'commitTime', string.format('%d.%06d', now, tonumber(time[2])),
-  'logBytes', string.format('%.0f', (tonumber(meta[7] or '') or 0) + #ARGV[5])}
-local ends = ARGV[8] ~= ''
+  'logBytes', string.format('%.0f', (tonumber(meta[7] or '') or 0) + #ARGV[6])}
 local function set(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
-if ARGV[6] == '1' then set('stepSeq', ARGV[3]) end
-if ends then set('outcome', ARGV[8]) end
-local notify = ends or math.abs(now - (tonumber(meta[8] or '') or 0)) >= 1
+if ARGV[7] == '1' then set('stepSeq', ARGV[3]) end
+if outcome ~= '' then set('outcome', outcome) end
+local notify = outcome ~= '' or math.abs(now - (tonumber(meta[8] or '') or 0)) >= 1
 if notify then set('notified', now) end
-
-redis.call('RPUSH', KEYS[2], ARGV[5])
-redis.call('HSET', KEYS[1], unpack(fields))
-for i = 1, events do
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', 10000, part .. '-' .. string.format('%.0f', index + i - 1), 'event', ARGV[14 + i])
-end
-for i = 15 + events, #ARGV, 3 do
+-- Few calls rather than one for each: what a call costs is the call.
+local begun, gone = {}, {}
+for i = 10, rest - 1, 3 do
   local sign, invocation = ARGV[i], ARGV[i + 1]
   if sign == '+' then
-    redis.call('HSETNX', KEYS[1], 'inv:' .. invocation, ARGV[i + 2])
-  elseif sign == '-' then
-    redis.call('HDEL', KEYS[1], 'inv:' .. invocation, 'cuts:' .. invocation)
+    begun[invocation] = ARGV[i + 2]
   else
-    redis.call('HDEL', KEYS[1], 'cuts:' .. invocation)
+    gone[#gone + 1] = 'cuts:' .. invocation
+    if sign == '-' then
+      begun[invocation] = nil
+      gone[#gone + 1] = 'inv:' .. invocation
+    end
   end
 end
-if acknowledge then
-  redis.call('XTRIM', KEYS[4], 'MINID', ARGV[9])
-  redis.call('XDEL', KEYS[4], ARGV[9])
+for invocation, step in pairs(begun) do set('inv:' .. invocation, step) end
+
+redis.call('RPUSH', KEYS[2], ARGV[6])
+for i = 1, #gone, 1000 do redis.call('HDEL', KEYS[1], unpack(gone, i, math.min(i + 999, #gone))) end
+for i = 1, #fields, 1000 do redis.call('HSET', KEYS[1], unpack(fields, i, math.min(i + 999, #fields))) end
+for i = rest + 3, #ARGV do
+  local id = part .. '-' .. string.format('%.0f', index + i - rest - 3)
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', 10000, id, 'event', ARGV[i])
 end
-if ends then redis.call('DEL', KEYS[3]) end
+if acknowledge ~= '' then
+  redis.call('XTRIM', KEYS[4], 'MINID', acknowledge)
+  redis.call('XDEL', KEYS[4], acknowledge)
+end
+if outcome ~= '' then redis.call('DEL', KEYS[3]) end
 -- A hint: whoever may not publish loses nothing but time.
-if notify then redis.pcall('PUBLISH', ARGV[11], ARGV[10]) end
+if notify then
+  local namespace, uid = string.match(KEYS[1], '^(.-){(.-)}')
+  redis.pcall('PUBLISH', namespace .. 'runs', uid)
+end
 return {'OK', seq}
