@@ -15,6 +15,7 @@ from benchmarks import (
     store_fanout,
     store_peers,
     store_resume,
+    store_saturation,
 )
 
 _ENGINE = [
@@ -31,5 +32,7 @@ _STORE = [
     store_peers.ALWAYS,
     store_peers.EVERYSEC,
     store_peers.RESUME,
+    store_saturation.COMMITS,
+    store_saturation.SHORT,
 ]
 BENCHMARKS = {benchmark.name: benchmark for benchmark in (*_ENGINE, *_STORE)}

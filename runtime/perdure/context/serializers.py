@@ -73,7 +73,7 @@ class JsonSerializer(BaseSerializer):
     def serialize(self, value: Any) -> str:
         if type(value) in (int, bool, type(None)):
             return json.dumps(value)
-        if isinstance(value, BaseModel):
+        if BaseModel in type(value).__mro__:  # as isinstance, which pydantic has in Python
             short = _model_text(value)
             if short is not None:
                 return short
