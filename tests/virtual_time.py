@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -20,10 +20,28 @@ class Process:
 
     dead = False
 
-    def run(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def __init__(self) -> None:
+        self._never: list[Any] = []  # what would have run
+
+    def kill(self, loop: VirtualLoop) -> None:
+        """From this moment on: what is ready to run this very moment isn't run either."""
+        self.dead = True
+        for handle in loop._ready:  # type: ignore[attr-defined]
+            if _owner(handle) is self and not handle._cancelled:
+                self._never.append(asyncio.Handle(handle._callback, handle._args, loop, handle._context))
+                handle.cancel()
+
+    def bury(self, loop: VirtualLoop) -> None:
+        """Let its tasks be cancelled like any others, at the end of the test that killed it."""
+        self.dead = False
+        loop._ready.extend(self._never)  # type: ignore[attr-defined]
+        self._never.clear()
+
+    def run(self, action: Callable[[], T]) -> T:
+        """Call `action` in this process; all that it begins is of the process, too."""
         token = process.set(self)
         try:
-            return loop.create_task(coroutine)
+            return action()
         finally:
             process.reset(token)
 
@@ -73,10 +91,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         ready: deque[Any] = self._ready  # type: ignore[attr-defined]
-        if any(_is_dead(handle) for handle in ready):
-            alive = [handle for handle in ready if not _is_dead(handle)]
-            ready.clear()
-            ready.extend(alive)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if (owner := _owner(handle)) is not None and owner.dead:
+                owner._never.append(handle)
+            else:
+                ready.append(handle)
         if self._random is not None and len(ready) > 1:
             handles = list(ready)
             places = [place for place, handle in enumerate(handles) if _is_task(handle)]
@@ -91,9 +111,8 @@ def _is_task(handle: Any) -> bool:
     return isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)
 
 
-def _is_dead(handle: Any) -> bool:
-    owner = handle._context.get(process) if handle._context is not None else None
-    return owner is not None and owner.dead
+def _owner(handle: Any) -> Process | None:
+    return handle._context.get(process) if handle._context is not None else None
 
 
 def _quiet_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:

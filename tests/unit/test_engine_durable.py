@@ -14,6 +14,8 @@ from perdure import Context, Workflow, step
 from perdure.context import PickleSerializer
 from perdure.durable import DurableRun, fold
 from perdure.engine.committer import RELAXED_SECONDS, RELAXED_TICKS
+from perdure.engine.gate import Gate
+from perdure.engine.journal import Batch
 from perdure.engine.model import State
 from perdure.errors import IncompatibleError
 from perdure.events import Event, StartEvent, StopEvent
@@ -779,6 +781,35 @@ def test_a_set_that_a_failed_step_gave_back_is_taken_by_whoever_comes_next():
     assert virtual_time.run(go()) == 1 + 2 + 3 + 4
 
 
+def test_a_set_is_taken_by_a_step_whose_own_event_was_taken_when_it_comes_again():
+    """4 takes 1 and 3, which 2 gave back; 2 comes again, takes 4, and is done; then 4 fails."""
+
+    class Sets(Workflow):
+        @step
+        async def start(self, ctx: Context, ev: StartEvent) -> None:
+            for number in range(1, 5):
+                ctx.send_event(Item(number=number))
+
+        @step(num_workers=4, retry_policy=retry_policy(wait=wait_fixed(10), stop=stop_after_attempt(2)))
+        async def pair(self, ctx: Context, ev: Item) -> Paired | None:
+            await asyncio.sleep({1: 1, 2: 2, 3: 3, 4: 10}[ev.number] * (ctx.attempt == 0))
+            found = ctx.collect_events(ev, [Item] * 2)
+            if ev.number in (2, 4) and ctx.attempt == 0:
+                await asyncio.sleep(ev.number**2)
+                raise LookupError
+            return Paired(number=sum(e.number for e in found)) if found else None
+
+        @step
+        async def end(self, ctx: Context, ev: Paired) -> StopEvent | None:
+            found = ctx.collect_events(ev, [Paired] * 2)
+            return StopEvent(result=[e.number for e in found]) if found else None
+
+    async def go():
+        return (await open_run(Sets(), Log(), now=asyncio.get_running_loop().time).result).result
+
+    assert virtual_time.run(go()) == [4 + 2, 1 + 3]
+
+
 def test_what_a_failed_step_added_and_another_took_and_gave_back_is_there_once():
     """Both fail: first the one that added, then the one that took it. Both are tried again."""
 
@@ -859,3 +890,86 @@ def test_an_answer_that_a_step_finds_is_given_once_it_is_durable():
     before, result = virtual_time.run(go())
     assert result == 5
     assert given_with == [before + 1]
+
+
+def test_what_a_cut_off_step_sent_is_not_sent_again_when_it_is_cut_off_once_more_before_it_begins():
+    """Both wait, and give their only slot away for it; of the next process only one can begin at once."""
+    began = []
+
+    class Sends(Workflow):
+        @step
+        async def start(self, ev: StartEvent) -> list[Item]:
+            return [Item(number=1), Item(number=2)]
+
+        @step(num_workers=1)
+        async def ask(self, ctx: Context, ev: Item) -> Done:
+            began.append(ev.number)
+            ctx.send_event(Paired(number=ev.number))
+            ctx.write_event_to_stream(Paired(number=ev.number))
+            return Done(number=(await ctx.wait_for_event(Answer, requirements={"number": ev.number})).number)
+
+        @step
+        async def told(self, ctx: Context, ev: Paired) -> None:
+            await ctx.store.append("told", ev.number)
+
+        @step
+        async def join(self, ctx: Context, events: list[Done]) -> StopEvent:
+            return StopEvent(result=[await ctx.store.get("told"), sorted(e.number for e in events)])
+
+    async def go():
+        workflow, log = Sends(disable_validation=True), Log()
+        first = open_run(workflow, log)
+        await asyncio.sleep(1)
+        first.loop.stop(None, Killed())
+        log.hold_after = log.commits + 1  # the takeover is there, and nothing that comes of it
+        second = open_run(workflow, log)
+        await asyncio.sleep(1)
+        assert began == [1, 2, 1]
+        second.loop.stop(None, Killed())
+        log.hold_after = -1
+        third = open_run(workflow, log)
+        await asyncio.sleep(1)
+        for number in (1, 2):
+            third.send_from_outside(Answer(number=number), None)
+        return (await third.result).result, log.published
+
+    (told, joined), published = virtual_time.run(go())
+    assert sorted(told) == [1, 2]
+    assert joined == [1, 2]
+    assert len(published) == 2
+
+
+@pytest.mark.parametrize("opens", ["a second after the answer", "just before the answer is carried out"])
+def test_a_step_that_waits_for_its_lease_and_gets_its_answer_meanwhile_begins_once(opens):
+    began, gate = [], Gate()
+
+    class Opens(Log):
+        async def commit(self, batch: Batch) -> None:
+            await super().commit(batch)
+            if self.commits == 4 and opens.startswith("just before"):
+                gate.open()
+
+    class Asks(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            began.append(ctx.now())
+            return StopEvent(result=(await ctx.wait_for_event(Answer)).number)
+
+    async def go():
+        workflow, log = Asks(disable_validation=True), Opens()
+        first = open_run(workflow, log)
+        await asyncio.sleep(1)
+        first.loop.stop(None, Killed())
+        gate.hold()
+        again = open_run(workflow, log, gate=gate)
+        await asyncio.sleep(1)
+        again.send_from_outside(Answer(number=5), None)
+        await asyncio.sleep(1)
+        assert log.commits == 4 + (len(began) > 1)
+        gate.open()
+        result = (await again.result).result
+        await asyncio.sleep(1)
+        return result
+
+    assert virtual_time.run(go()) == 5
+    assert len(began) == 2

@@ -198,8 +198,7 @@ class Context(Generic[StateT]):
         mark = b""
         if run.loop.durable:
             mark = digest(payload.data, step)
-            known = invocation.work.sent
-            if invocation.replayed and known is not None and ordinal < len(known) and known[ordinal] == mark:
+            if _gave(invocation.work.sent, ordinal, mark):
                 return
         run.loop.send(invocation, ordinal, mark, payload, step)
 
@@ -214,8 +213,7 @@ class Context(Generic[StateT]):
         mark = b""
         if run.loop.durable:
             mark = digest(payload.data, None)
-            known = invocation.work.published
-            if invocation.replayed and known is not None and ordinal < len(known) and known[ordinal] == mark:
+            if _gave(invocation.work.published, ordinal, mark):
                 return
         run.loop.publish(invocation, ordinal, mark, payload)
 
@@ -387,6 +385,11 @@ def _text(value: Any) -> str:
 def digest(data: bytes, step: str | None) -> bytes:
     """Of an event that was sent, by which a replay knows that it was."""
     return hashlib.blake2b(data, digest_size=8, key=(step or "").encode()[:64]).digest()
+
+
+def _gave(known: list[bytes] | None, ordinal: int, mark: bytes) -> bool:
+    """Whether an execution of the invocation before this one gave the same away in the same place."""
+    return known is not None and ordinal < len(known) and known[ordinal] == mark
 
 
 def _requirements(requirements: dict[str, Any] | None) -> bytes | None:

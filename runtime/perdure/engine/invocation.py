@@ -37,16 +37,15 @@ class Invocation:
     """
 
     __slots__ = (
-        "answers", "children", "closed", "inside", "publishes", "replayed", "sends", "started", "task",
+        "answers", "children", "closed", "inside", "publishes", "sends", "started", "task",
         "wait_keys", "work",
     )  # fmt: skip
 
-    def __init__(self, work: Work, *, replayed: bool, started: float) -> None:
+    def __init__(self, work: Work, *, started: float) -> None:
         self.work = work
         self.task: asyncio.Task[None] | None = None
         self.closed = False
         self.inside = False
-        self.replayed = replayed
         self.sends = 0
         self.publishes = 0
         self.started = started

@@ -70,7 +70,7 @@ class Loop:
 
     __slots__ = (
         "_aio", "_claims", "_committer", "_drained", "_errors", "_held", "_host", "_open", "_opened",
-        "_replays", "_said_idle", "_stopped", "_stopping", "_taken_over", "_thread", "_untimed", "attempts", "codec", "elapsed",
+        "_said_idle", "_stopped", "_stopping", "_taken_over", "_thread", "_untimed", "attempts", "codec", "elapsed",
         "error", "gate", "graph", "now", "resting", "state", "timed_out_steps", "timeout", "timers", "watched",
         "within",
     )  # fmt: skip
@@ -112,11 +112,10 @@ class Loop:
         self._thread = threading.get_ident()
         self._claims = Claims(state)
         self._open: dict[int, Invocation] = {}
-        self._replays: frozenset[int] = frozenset()
         self._stopped = False
         self._stopping: asyncio.Task[None] | None = None
         self.timers = Timers(self._aio)
-        self._held: list[Start] = []
+        self._held: dict[int, Start] = {}  # by work: what waits for the gate
         self._taken_over = False
         self._opened: asyncio.Event | None = None
         self._committer = (
@@ -299,12 +298,14 @@ class Loop:
             return
         if self._taken_over and not self._readable(work):
             return
-        invocation = Invocation(work, replayed=work.id in self._replays, started=self._aio.time())
+        invocation = Invocation(work, started=self._aio.time())
         if self.gate is not None:
             if not self.gate.enter():
-                self._held.append(command)
+                self._held[work.id] = command
                 return
             invocation.inside = True
+            # It may be on its way out of there: an answer that comes meanwhile starts it as well.
+            self._held.pop(work.id, None)
         self._open[work.id] = invocation
         invocation.task = self._aio.create_task(self._run(invocation), name=STEP + work.step)
 
@@ -476,9 +477,9 @@ class Loop:
         if self._opened is not None:
             self._opened.set()
             self._opened = None
-        held, self._held = self._held, []
-        for command in held:
-            self.carry_out(command)
+        for number in list(self._held):
+            if (command := self._held.pop(number, None)) is not None:
+                self.carry_out(command)
         for child in self._children():
             child._gate_opened()
 
@@ -643,7 +644,6 @@ class Loop:
             self.root.stop(None, error)
             return
         self._taken_over = True
-        self._replays = frozenset(n for q in self.state.steps.values() for n in q.active | q.waiting)
         again = Takeover if self.state.ending is None else Reopened
         self.submit(again(self.now(), epoch))
 
