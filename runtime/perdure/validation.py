@@ -165,12 +165,15 @@ def _check_connections(steps: Steps, start: type[StartEvent]) -> None:
                 )
     for name, config in steps.items():
         for kind in returned(config):
-            taken = any(accepts(c, c.accepted_events, kind) for c in steps.values())
-            if not taken and not issubclass(kind, _TO_OUTSIDE):
+            if not _is_taken(steps, kind) and not issubclass(kind, _TO_OUTSIDE):
                 raise WorkflowValidationError(
                     f"The following events are produced but never consumed: {kind.__name__} (by step {name});"
                     " accept it in a step (steps take the exact type unless accept_event_subclasses=True)"
                 )
+
+
+def _is_taken(steps: Steps, kind: type[Event]) -> bool:
+    return any(accepts(c, c.accepted_events, kind) for c in steps.values())
 
 
 def _check_handlers(steps: Steps) -> None:
@@ -209,6 +212,14 @@ def _check_graph(steps: Steps, start: type[StartEvent], skip: frozenset[str]) ->
                     f" {_names(config.accepted_events)}; return it somewhere, or set"
                     ' skip_graph_checks=["reachability"] on the step if it is sent by ctx.send_event'
                 )
+    if "terminal_event" not in skip:
+        for name, config in steps.items():
+            for kind in returned(config):
+                if not _is_taken(steps, kind) and not issubclass(kind, StopEvent | InputRequiredEvent):
+                    raise WorkflowValidationError(
+                        f"step {name} returns {kind.__name__}, which no step takes, and which nobody outside waits"
+                        " for: accept it in a step, or return an InputRequiredEvent or a StopEvent"
+                    )
     if "dead_end" not in skip:
         ending = _ending(steps)
         for name, config in steps.items():

@@ -71,7 +71,7 @@ def test_a_run_goes_on_from_its_handlers_context():
         workflow = Interrupted()
         handler = workflow.run(name="x")
         context = handler.ctx
-        while "second" not in context.running_steps():
+        while "second" not in await context.running_steps():
             await asyncio.sleep(0.001)
         data = context.to_dict()
         await handler.cancel_run()

@@ -126,7 +126,7 @@ def test_the_context_that_was_given_becomes_the_outside_of_the_run() -> None:
         async for event in ctx.stream_events():
             if isinstance(event, Question):
                 break
-        steps = ctx.running_steps()
+        steps = await ctx.running_steps()
         ctx.send_event(Answer(text="yes"))
         return handler.ctx is ctx, steps, await handler
 
@@ -178,8 +178,14 @@ def test_deprecated_members_still_answer_and_warn() -> None:
         handler = Asks().run()
         with pytest.warns(DeprecationWarning, match="streaming_queue"):
             queue = handler.ctx.streaming_queue
+        with (
+            pytest.warns(DeprecationWarning, match="get_result"),
+            pytest.raises(WorkflowRuntimeError, match="not ended"),
+        ):
+            handler.ctx.get_result()
+        await handler
         with pytest.warns(DeprecationWarning, match="get_result"):
-            found = await handler.ctx.get_result()
+            found = handler.ctx.get_result()
         return found, [await queue.get(), await queue.get()]
 
     found, events = run(go())
@@ -536,7 +542,7 @@ def test_what_was_collected_is_kept() -> None:
         workflow = Pairs()
         handler = workflow.run()
         await handler.send_event(Answer(text="a"))
-        while await handler.ctx.store.get("n", default=None) is None or handler.ctx.running_steps():
+        while await handler.ctx.store.get("n", default=None) is None or await handler.ctx.running_steps():
             await asyncio.sleep(0)
         saved = handler.ctx.to_dict()
         await handler.cancel_run()

@@ -29,6 +29,7 @@ from perdure.validation import (
     validate,
     validate_resource_configs,
 )
+from perdure.workflow import Workflow
 
 
 class Begin(StartEvent):
@@ -381,3 +382,36 @@ def test_resource_configs_are_read_before_the_run(tmp_path: Path) -> None:
         WorkflowValidationError, match=r"Resource config validation failed: step s .*gone\.json"
     ):
         validate_resource_configs(steps(Bad))
+
+
+class TellsNobody(Workflow):
+    @step
+    async def begin(self, ev: StartEvent) -> HumanResponseEvent | StopEvent: ...
+
+
+def test_an_answer_that_no_step_takes_is_a_terminal_event_unless_that_is_skipped() -> None:
+    with pytest.raises(
+        WorkflowValidationError, match="begin returns HumanResponseEvent, which no step takes"
+    ):
+        TellsNobody().validate()
+    assert TellsNobody(skip_graph_checks={"terminal_event"}).validate() is False
+
+
+def test_resources_are_made_once_when_validate_is_asked_to() -> None:
+    made = []
+
+    def get_value() -> int:
+        made.append(1)
+        return 1
+
+    class Needs(Workflow):
+        @step
+        async def only(self, ev: StartEvent, value: Annotated[int, Resource(get_value)]) -> StopEvent:
+            return StopEvent()
+
+    workflow = Needs()
+    workflow.validate()
+    assert not made
+    workflow.validate(validate_resources=True)
+    workflow.validate(validate_resources=True)
+    assert made == [1]

@@ -331,7 +331,7 @@ class Context(Generic[StateT]):
 
     # --- outside -------------------------------------------------------------------------------------
 
-    def running_steps(self) -> list[str]:
+    async def running_steps(self) -> list[str]:
         """Names of the steps that have an execution under way."""
         return sorted(set(self._outside("running_steps").loop.active_steps))
 
@@ -339,11 +339,16 @@ class Context(Generic[StateT]):
         """As `WorkflowHandler.stream_events`."""
         return self._outside("stream_events").stream_events(expose_internal=expose_internal)
 
-    async def get_result(self) -> Any:
-        """Deprecated, as in the origin: await the handler instead."""
+    def get_result(self) -> Any:
+        """Deprecated, as in the origin: await the handler instead.
+
+        Raises what the run failed with, and WorkflowRuntimeError while it goes on.
+        """
         run = self._outside("get_result")
         deprecated("Context.get_result()", "await the handler that run() returned")
-        stop = await asyncio.shield(run.result)
+        if not run.result.done():
+            raise WorkflowRuntimeError(f"run {run.run_id} has not ended yet: await the handler")
+        stop = run.result.result()
         return stop.result if type(stop) is StopEvent else stop
 
     @property
