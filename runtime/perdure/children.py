@@ -12,7 +12,7 @@ from perdure.engine.children import ChildJournal, Within
 from perdure.engine.invocation import Children, Invocation
 from perdure.engine.model import ChildCommit, Codec, State
 from perdure.engine.reduce import FINAL, reduce
-from perdure.engine.values import difference
+from perdure.engine.values import Encoder, difference
 from perdure.errors import CheckpointError, WorkflowRuntimeError
 from perdure.events import StartEvent
 from perdure.fold import fold_records, live_store, read_snapshot, serializer_of
@@ -153,7 +153,9 @@ def _log_what_it_begins_with(
     """The state of the context that was given, if there is one, as the first of the child's log."""
     state.shown, state.graph = [], workflow._graph.shape
     for key, value in values.items():
-        tick = difference(None, "set", key, value, lambda item: serializer.serialize(item).encode(), 0)
+        tick = difference(
+            None, "set", key, value, Encoder(lambda item: serializer.serialize(item).encode()), 0
+        )
         if tick is not None:
             reduce(workflow._graph, state, tick)
     if values or state.begun:

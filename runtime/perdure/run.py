@@ -32,7 +32,7 @@ from perdure.engine.invocation import Invocation
 from perdure.engine.journal import Journal
 from perdure.engine.loop import Loop
 from perdure.engine.model import Begin, Ending, External, Refused, State, Work
-from perdure.engine.values import difference
+from perdure.engine.values import Encoder, difference
 from perdure.errors import (
     CheckpointTooLargeError,
     UnfitEventError,
@@ -68,7 +68,7 @@ class Run:
     """The engine's host for one run: calls steps with their arguments, keeps state, stream and result."""
 
     __slots__ = (
-        "__weakref__", "_given", "_stream", "_unsent", "admitted", "ending", "error", "loop", "result", "run_id",
+        "__weakref__", "_encoder", "_given", "_stream", "_unsent", "admitted", "ending", "error", "loop", "result", "run_id",
         "serializer", "stop_event", "store", "workflow",
     )  # fmt: skip
 
@@ -114,6 +114,7 @@ class Run:
         )
         self.loop.watched = workflow._verbose
         store.write = self._write if journal is not None else None
+        self._encoder = Encoder(self._encode_value)
 
     # --- start and end --------------------------------------------------------------------------------
 
@@ -329,7 +330,7 @@ class Run:
         stored = self.loop.state.store
         # All are encoded before the first is logged: what one of them refuses, none of them did.
         ticks = [
-            difference(stored.get(c.key), c.op, _checked_key(c.key), c.value, self._encode, work)
+            difference(stored.get(c.key), c.op, _checked_key(c.key), c.value, self._encoder, work)
             for c in changes
         ]
         for tick in ticks:
@@ -337,7 +338,7 @@ class Run:
                 self.loop.submit(tick)
         await self.loop.barrier(invocation)
 
-    def _encode(self, value: Any) -> bytes:
+    def _encode_value(self, value: Any) -> bytes:
         return self.serializer.serialize(value).encode()
 
     # --- from outside ------------------------------------------------------------------------------------
