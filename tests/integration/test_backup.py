@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -182,6 +183,46 @@ def test_a_run_of_a_program_is_restored_under_its_own_id_when_its_redis_is_lost(
         assert "it stays as it is" in out
         Counting.go.set()
         assert asyncio.run(finish(second.url)) == [1, 2]
+    assert Counting.calls == ["first", "second", "second"], "the first had committed"
+
+
+def test_a_redis_that_begins_from_anothers_snapshot_of_its_memory_has_its_runs(tmp_path: Path) -> None:
+    """As docs/durability.md has it: dump.rdb beside no append-only file, which is asked for afterwards."""
+
+    async def begin(url: str) -> None:
+        store = RedisStore.from_url(url)
+        handler = Counting().run(run_id="counting", store=store)
+        await asyncio.wait_for(Counting.reached.wait(), 60)
+        (await handler._live()).loop.stop(None, RuntimeError("the end of the first process"))
+        await store.close()
+
+    async def finish(url: str) -> Any:
+        store = RedisStore.from_url(url)
+        result = await Counting().run(run_id="counting", store=store)
+        await store.close()
+        return result
+
+    Counting.reset()
+    with RedisServer() as first:
+        asyncio.run(begin(first.url))
+        with first.client as client:
+            client.save()
+        shutil.copy(first.directory / "dump.rdb", tmp_path / "dump.rdb")
+    second = RedisServer(appendonly="no")
+    shutil.copy(tmp_path / "dump.rdb", second.directory / "dump.rdb")
+    Counting.go.set()
+    with second, second.client as client:
+        client.config_set("appendonly", "yes")
+        client.delete("perdure:local:{counting}:lease")  # of the first process: it would run out by itself
+        assert asyncio.run(finish(second.url)) == [1, 2]
+        until = time.monotonic() + 60
+        while client.info("persistence")["aof_rewrite_in_progress"]:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        second.restart(appendonly="yes")
+        assert asyncio.run(finish(second.url)) == [1, 2], (
+            "and keeps them in its append-only file from then on"
+        )
     assert Counting.calls == ["first", "second", "second"], "the first had committed"
 
 
