@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis_groups import Cluster
 from redis_server import RedisServer
 
 from perdure import Context, Workflow, history, step
 from perdure.cli.main import main
 from perdure.events import Event, StartEvent, StopEvent
-from perdure.store.dump import Dump, read
+from perdure.store.dump import Dump, read, write
 from perdure.store.records import check
 from perdure.store.redis import RedisStore
 
@@ -224,6 +225,28 @@ def test_a_redis_that_begins_from_anothers_snapshot_of_its_memory_has_its_runs(t
             "and keeps them in its append-only file from then on"
         )
     assert Counting.calls == ["first", "second", "second"], "the first had committed"
+
+
+def test_a_run_is_read_and_written_where_its_keys_are_in_a_cluster() -> None:
+    async def copy(url: str) -> tuple[Dump | None, Dump | None, bool]:
+        store = RedisStore.from_url(url)
+        Counting.go.set()
+        await Counting().run(run_id="counting", store=store)
+        first = await read(store, "local", "counting")
+        assert first is not None
+        # Other slots, so other nodes, by what their names hash to.
+        written = [await write(store, "local", f"copy-{number}", first) for number in range(6)]
+        again = await write(store, "local", "copy-0", first)
+        second = await read(store, "local", "copy-5")
+        await store.close()
+        assert all(written)
+        return first, second, again
+
+    Counting.reset()
+    with Cluster() as cluster:
+        first, second, again = asyncio.run(copy(cluster.url))
+    assert first == second
+    assert again is False
 
 
 class Busy(Workflow):

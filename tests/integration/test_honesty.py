@@ -78,7 +78,7 @@ def test_a_primary_with_replicas_says_what_a_failover_may_lose() -> None:
         client.config_set("min-replicas-to-write", 1)
         assert verdict(primary.url) == ("False", "AsynchronousReplicas")
         client.execute_command("ACL", "SETUSER", "default", "-config")
-        assert verdict(primary.url) == ("Unknown", "NotTold")
+        assert verdict(primary.url) == ("Unknown", "SplitBrainPossible")
 
 
 def test_the_doctor_has_five_lines_and_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:

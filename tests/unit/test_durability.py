@@ -78,6 +78,10 @@ def test_the_worst_gives_the_reason_and_all_are_told() -> None:
         assert part in said.message
 
 
+def test_a_split_brain_is_worse_than_a_second() -> None:
+    assert told(facts("everysec", info={"connected_slaves": "1"})) == ["SplitBrainPossible", "UpToOneSecond"]
+
+
 def test_what_a_service_that_forbids_config_does_not_tell_is_unknown_not_false() -> None:
     silent = StoreFacts("id", "master", "7.0", "unknown", 0.0, info={"maxmemory_policy": "noeviction"})
     assert (judge(silent, LEASE).status, judge(silent, LEASE).reason) == ("Unknown", "NotTold")
@@ -92,8 +96,8 @@ def test_what_such_a_service_tells_by_info_is_known() -> None:
         "id", "master", "7", "unknown", 0.0, info={"connected_slaves": "1", "min_slaves_good_slaves": "1"}
     )
     assert [(doubt.reason, doubt.known) for doubt in doubts(guarded, LEASE)] == [
-        ("NotTold", False),
         ("SplitBrainPossible", False),
+        ("NotTold", False),
     ]
 
 

@@ -66,7 +66,7 @@ async def _examine(url: str, namespace: str, console: Console) -> int:
 def _server(store: RedisStore, facts: StoreFacts) -> str:
     kind = "Valkey" if "valkey_version" in facts.info else "Redis"
     replicas = int(facts.info.get("connected_slaves") or 0)
-    return f"{store.where}: {kind} {facts.version}, primary, with {replicas or 'no'} replicas"
+    return f"{store.where}: {kind} {facts.version}, primary, with {replicas or 'no'} replica{'' if replicas == 1 else 's'}"
 
 
 def _durable(facts: StoreFacts) -> str:

@@ -39,19 +39,33 @@ NOT_TOLD = Doubt(
 UNTOLD = Durability("Unknown", NOT_TOLD.reason, NOT_TOLD.message)
 
 
+_WORST_FIRST = (
+    "EvictsKeys",
+    "AppendOnlyFileFails",
+    "NoAppendOnlyFile",
+    "SplitBrainPossible",
+    "SyncLeftToSystem",
+    "UpToOneSecond",
+    "AsynchronousReplicas",
+    "NotTold",
+)
+
+
 def judge(facts: StoreFacts, lease_seconds: float) -> Durability:
     """True only where nothing can be lost as far as a server can know: what its disk is, it can't."""
     found = doubts(facts, lease_seconds)
     if not found:
         return Durability("True", "EveryWriteSynced")
-    status: Literal["False", "Unknown"] = "False" if any(doubt.known for doubt in found) else "Unknown"
-    worst = next((doubt for doubt in found if doubt.known), found[0])
-    return Durability(status, worst.reason, "; ".join(doubt.message for doubt in found))
+    worst = found[0]
+    return Durability(
+        "False" if worst.known else "Unknown", worst.reason, "; ".join(doubt.message for doubt in found)
+    )
 
 
 def doubts(facts: StoreFacts, lease_seconds: float) -> list[Doubt]:
     """Every way to lose something, the worst first. lease_seconds: how long a silent runner keeps its run."""
-    return [*_eviction(facts), *_disk(facts), *_replicas(facts, lease_seconds)]
+    found = [*_eviction(facts), *_disk(facts), *_replicas(facts, lease_seconds)]
+    return sorted(found, key=lambda doubt: (not doubt.known, _WORST_FIRST.index(doubt.reason)))
 
 
 def _eviction(facts: StoreFacts) -> list[Doubt]:
