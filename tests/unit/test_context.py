@@ -677,3 +677,47 @@ def test_typed_state_comes_back_as_its_model() -> None:
 
 def test_an_untyped_context_has_a_dict_state() -> None:
     assert Context(Once()).store.state_type is DictState
+
+
+def test_a_waiters_time_goes_on_over_a_restart() -> None:
+    class Waits(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            try:
+                await ctx.wait_for_event(Answer, waiter_event=Question(), timeout=0.05)
+            except TimeoutError:
+                return StopEvent(result="over")
+            return StopEvent()
+
+    def deadline(handler: Any) -> float | None:
+        (work,) = handler._run.loop.state.works.values()
+        (wait,) = work.waits.values()
+        return wait.deadline
+
+    async def go() -> tuple[bool, Any]:
+        workflow = Waits()
+        handler = workflow.run()
+        async for _ in handler.stream_events():
+            break
+        saved, before = handler.ctx.to_dict(), deadline(handler)
+        await handler.cancel_run()
+        handler = workflow.run(ctx=Context.from_dict(workflow, saved))
+        return deadline(handler) == before, await handler
+
+    assert run(go()) == (True, "over")
+
+
+def test_an_event_that_comes_before_anybody_waits_for_it_is_found_by_who_does() -> None:
+    class Late(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(0.01)
+            return StopEvent(result=(await ctx.wait_for_event(Answer)).text)
+
+    async def go() -> Any:
+        handler = Late().run()
+        await asyncio.sleep(0)
+        await handler.send_event(Answer(text="early"))
+        return await handler
+
+    assert run(go()) == "early"

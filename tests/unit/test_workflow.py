@@ -500,3 +500,28 @@ def test_an_event_that_no_step_takes_is_told() -> None:
         ]
 
     assert run(go()) == [("Item", False)]
+
+
+# --- names that run() keeps for itself ----------------------------------------------------------------
+
+
+def test_a_field_that_run_has_a_parameter_of_its_own_for_is_given_by_a_start_event() -> None:
+    class Shop(StartEvent):
+        store: str
+        wait: int
+
+    class Sells(Workflow):
+        @step
+        async def sell(self, ev: Shop) -> StopEvent:
+            return StopEvent(result=(ev.store, ev.wait))
+
+    assert run(result(Sells(), start_event=Shop(store="corner", wait=3))) == ("corner", 3)
+
+
+def test_the_engines_own_events_are_kept_from_when_somebody_reads_them() -> None:
+    async def go() -> list[type[Event]]:
+        handler = Once().run()
+        await handler
+        return [type(event) async for event in handler.stream_events(expose_internal=True)]
+
+    assert run(go()) == [StopEvent]
