@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from perdure.cli.main import app
 from perdure.store import durability
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +21,21 @@ def test_each_test_that_the_page_names_is_there() -> None:
         if not re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE)
     ]
     assert missing == []
+
+
+def test_what_the_first_pages_link_to_is_there() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs/durability.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).is_file(), f"{page.name} links to {target}"
+
+
+def test_the_readme_names_commands_that_are_there() -> None:
+    named = set(re.findall(r"^perdure ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    there = {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    assert named <= there
+    assert len(named) >= 6
 
 
 def test_each_row_of_what_survives_names_its_test() -> None:
