@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.engine.index import WaitIndex
 from perdure.errors import CheckpointCorruptError
 from perdure.events import Event
 
@@ -46,6 +47,11 @@ class Payload:
             assert self._event is not None
             self._data = self._codec.encode(self._event)
         return self._data
+
+    @property
+    def size(self) -> int:
+        """Bytes of its encoding, 0 where there is none: a run in memory encodes nothing."""
+        return 0 if self._data is None else len(self._data)
 
     def encode(self) -> None:
         """Encode now. Raises ValueError when the serializer can't."""
@@ -387,6 +393,7 @@ class State(msgspec.Struct):
     buffers: dict[str, list[Claim]] = {}
     early: list[Payload] = []
     awaited: dict[str, set[int]] = {}  # works with an open wait, by its event's type
+    index: WaitIndex | None = None  # the same by what the waits ask for, once there are many
     store: dict[str, Value] = {}
     completed: int = 0
     replayed: int = 0
@@ -450,6 +457,8 @@ def _enc_hook(value: Any) -> Any:
         return value.data
     if isinstance(value, deque):
         return list(value)
+    if isinstance(value, WaitIndex):
+        return None
     raise NotImplementedError(f"can't encode a {type(value).__name__}")
 
 

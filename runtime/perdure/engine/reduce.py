@@ -188,7 +188,7 @@ def _external(graph: Graph, state: State, tick: External, out: list[Command]) ->
         # Nobody takes it yet: a wait that registers later is to find it.
         state.early.append(tick.event)
         while len(state.early) > 1 and (
-            len(state.early) > MAX_EARLY or sum(len(early.data) for early in state.early) > EARLY_BYTES
+            len(state.early) > MAX_EARLY or sum(early.size for early in state.early) > EARLY_BYTES
         ):
             out.append(Unhandled(state.early.pop(0), "too many came after it that no step waits for either"))
         return
@@ -368,6 +368,7 @@ def _finish(state: State, ending: Ending, out: list[Command]) -> None:
         state.buffers.clear()
         state.early.clear()
         state.awaited.clear()
+        state.index = None
     out.append(Finish(ending))
 
 

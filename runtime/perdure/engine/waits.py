@@ -7,6 +7,7 @@ from collections.abc import Set
 from typing import Any
 
 from perdure.engine.graph import Graph
+from perdure.engine.index import WaitIndex
 from perdure.engine.model import (
     Command,
     Payload,
@@ -24,6 +25,8 @@ from perdure.engine.queues import fill, release
 from perdure.naming import qualified_name
 
 _NOBODY: frozenset[str] = frozenset()
+_NO_WORKS: Set[int] = frozenset()
+FEW = 8  # waits for a type that are asked one by one
 
 
 def is_waiting(state: State) -> bool:
@@ -50,6 +53,8 @@ def began(graph: Graph, state: State, tick: WaitBegan, out: list[Command]) -> No
     known = work.waits.get(tick.key)
     if known is not None:
         wait.deadline = known.deadline
+        if _is_open(known):
+            _unlist(state, work, known)
     work.waits[tick.key] = wait
     if tick.prompt is not None and known is None:
         out.append(Publish(tick.prompt))
@@ -57,11 +62,9 @@ def began(graph: Graph, state: State, tick: WaitBegan, out: list[Command]) -> No
         if _matches(wait, payload):
             wait.event = payload
             del state.early[index]
-            _close(state, work, wait)
             out.append(Resume(work))
             return
-    if wait.type:
-        state.awaited.setdefault(wait.type, set()).add(work.id)
+    _list(state, work, wait)
     queue = state.steps[work.step]
     queue.active.discard(work.id)
     queue.waiting.add(work.id)
@@ -77,7 +80,7 @@ def ended(graph: Graph, state: State, tick: WaitEnded, out: list[Command]) -> No
     if work is None or wait is None or not _is_open(wait):
         return
     wait.event, wait.over = tick.event, tick.event is None
-    _close(state, work, wait)
+    _unlist(state, work, wait)
     _go_on(graph, state, work, out)
 
 
@@ -90,7 +93,7 @@ def left(graph: Graph, state: State, tick: WaitLeft, out: list[Command]) -> None
     if _is_open(wait):
         assert work.waits is not None
         del work.waits[tick.key]
-        _close(state, work, wait)
+        _unlist(state, work, wait)
     queue = state.steps[work.step]
     release(queue, work.id)
     queue.active.add(work.id)
@@ -105,14 +108,19 @@ def answer(graph: Graph, state: State, payload: Payload, out: list[Command]) -> 
     if not state.awaited:
         return _NOBODY
     kind = qualified_name(type(payload.event))
+    numbers = state.awaited.get(kind, _NO_WORKS)
+    if len(numbers) > FEW:
+        if state.index is None:
+            state.index = _index_of(state)
+        numbers = state.index.find(kind, payload.event)
     woken: set[str] = set()
-    for number in sorted(state.awaited.get(kind, ())):
+    for number in sorted(numbers):
         work = state.works[number]
         # Two waits of one invocation don't both take the first event.
         for wait in (work.waits or {}).values():
             if _is_open(wait) and _matches(wait, payload):
                 wait.event = payload
-                _close(state, work, wait)
+                _unlist(state, work, wait)
                 _go_on(graph, state, work, out)
                 woken.add(work.step)
                 break
@@ -124,21 +132,43 @@ def forget(state: State, work: Work) -> None:
     for wait in (work.waits or {}).values():
         if _is_open(wait):
             wait.over = True
-            _close(state, work, wait)
+            _unlist(state, work, wait)
 
 
 def _is_open(wait: Wait) -> bool:
     return wait.event is None and not wait.over
 
 
-def _close(state: State, work: Work, wait: Wait) -> None:
-    """Nobody looks for `work` by this wait any more, unless by another one of the same type."""
-    numbers = state.awaited.get(wait.type)
-    if numbers is None or any(_is_open(w) and w.type == wait.type for w in (work.waits or {}).values()):
+def _list(state: State, work: Work, wait: Wait) -> None:
+    """Have `work` found by what it waits for; a sleep waits for no event."""
+    if not wait.type:
         return
+    state.awaited.setdefault(wait.type, set()).add(work.id)
+    if state.index is not None:
+        state.index.add(wait.type, wait.requirements, work.id)
+
+
+def _unlist(state: State, work: Work, wait: Wait) -> None:
+    """Nobody looks for `work` by this wait any more, unless by another one of the same type."""
+    if not wait.type:
+        return
+    if state.index is not None:
+        state.index.remove(wait.type, wait.requirements, work.id)
+    if any(_is_open(w) and w.type == wait.type and w is not wait for w in (work.waits or {}).values()):
+        return
+    numbers = state.awaited[wait.type]
     numbers.discard(work.id)
     if not numbers:
         del state.awaited[wait.type]
+
+
+def _index_of(state: State) -> WaitIndex:
+    index = WaitIndex()
+    for work in state.works.values():
+        for wait in (work.waits or {}).values():
+            if wait.type and _is_open(wait):
+                index.add(wait.type, wait.requirements, work.id)
+    return index
 
 
 def _go_on(graph: Graph, state: State, work: Work, out: list[Command]) -> None:
