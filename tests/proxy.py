@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server, which cuts a connection at a chosen command."""
+"""A TCP proxy in front of a server, which cuts a connection at a chosen command, or answers in its place."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from types import TracebackType
 
 class Cut(StrEnum):
     BEFORE = "before the request"  # the server never sees it
+    WITHIN = "within the request"  # the server gets half of it
     AFTER = "after the request"  # the server gets it, and the client is gone at once
     REPLY = "before the reply"  # the server has answered, and the answer is lost
 
 
 class Proxy:
-    """Listens on a free port. `cut_at(marker, how)` arms one cut, at the next request that holds `marker`."""
+    """Listens on a free port. `cut_at(marker, how)` arms one cut, at the next request that holds `marker`.
+
+    `answer(marker, reply, times)` has such requests answered with `reply` so often, unseen by the server.
+    All requests that hold `marker` are kept in `seen`.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._marker = b""
         self._how: Cut | None = None
         self.cuts = 0
+        self._reply = b""
+        self._times = 0
+        self.seen: list[bytes] = []
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -32,6 +40,9 @@ class Proxy:
 
     def cut_at(self, marker: bytes, how: Cut) -> None:
         self._marker, self._how = marker, how
+
+    def answer(self, marker: bytes, reply: bytes, times: int = 1) -> None:
+        self._marker, self._reply, self._times = marker, reply, times
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -80,7 +91,15 @@ class Proxy:
         answers = asyncio.create_task(back())
         try:
             while data := await reader.read(1 << 20):
-                how = self._how if self._how is not None and self._marker in data else None
+                marked = bool(self._marker) and self._marker in data
+                if marked:
+                    self.seen.append(data)
+                if marked and self._times:
+                    self._times -= 1
+                    writer.write(self._reply)
+                    await writer.drain()
+                    continue
+                how = self._how if marked else None
                 if how is None:
                     up_writer.write(data)
                     await up_writer.drain()
@@ -89,6 +108,8 @@ class Proxy:
                 self.cuts += 1
                 if how is Cut.BEFORE:
                     return
+                if how is Cut.WITHIN:
+                    data = data[: len(data) // 2]
                 swallow.set()
                 up_writer.write(data)
                 await up_writer.drain()

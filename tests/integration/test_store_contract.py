@@ -137,7 +137,7 @@ async def test_clean_removes_all_and_a_late_runner_brings_nothing_back(case: Cas
 
 @on_every_store
 async def test_identity_is_made_once_when_asked_for(case: Case) -> None:
-    namespace = uuid.uuid4().hex
+    namespace = f"{NAMESPACE}:{uuid.uuid4().hex}"
     assert await case.store.identity(namespace) is None
     made = await case.store.identity(namespace, create=True)
     assert made and await case.store.identity(namespace, create=True) == made
