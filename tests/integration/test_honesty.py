@@ -13,6 +13,7 @@ from rich.console import Console
 
 from perdure.cli.doctor import UNUSABLE, USABLE, examine
 from perdure.store.durability import judge
+from perdure.store.records import input_record
 from perdure.store.redis import RedisStore
 
 LEASE = 10.0
@@ -139,3 +140,23 @@ def test_a_run_on_a_redis_that_may_lose_something_begins_with_a_warning(
     assert not ended.value.code
     assert first.startswith(f"Warning: Redis at 127.0.0.1:{server.port}: appendonly no")
     assert first.endswith("(NoAppendOnlyFile)")
+
+
+def test_a_program_and_a_runner_log_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def begin(url: str) -> None:
+        store = RedisStore.from_url(url)
+        for uid in ("one", "two"):
+            run = store.run("local", uid)
+            await run.init(input_record({}))
+            await run.acquire(1, "holder", 10_000)
+        await store.close()
+
+    with RedisServer(appendfsync="always") as server:
+        asyncio.run(begin(server.url))
+        assert caplog.messages == []
+        with server.client as client:
+            client.flushall()
+            client.config_set("appendonly", "no")
+        asyncio.run(begin(server.url))
+    assert len(caplog.messages) == 1
+    assert "appendonly no" in caplog.messages[0]

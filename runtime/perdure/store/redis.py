@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -23,12 +24,15 @@ from perdure.store.base import (
     StoreFacts,
     Tag,
 )
+from perdure.store.durability import judge
 from perdure.store.failures import translate
 from perdure.store.keys import RunKeys, channel, store_id
 from perdure.store.link import Argument, Link
 from perdure.store.records import HEADER_BYTES, digest
 from perdure.store.scripts import script
 from perdure.store.url import Address
+
+log = logging.getLogger("perdure.store")
 
 TIMEOUT = 5.0
 LOAD_TIMEOUT = 60.0  # nobody knows before how large a run's state is
@@ -58,6 +62,7 @@ class RedisStore:
         self._timeout = timeout
         self._idle: list[Link] = []
         self._links: list[Link] = []
+        self._told = ""
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = TIMEOUT) -> RedisStore:
@@ -86,6 +91,15 @@ class RedisStore:
     async def server(self, namespace: str) -> StoreFacts:
         async with self.link() as link:
             return await server_facts(link, self._address.where, store_id(namespace))
+
+    def tell(self, facts: StoreFacts, lease_seconds: float) -> None:
+        """Log what this store may lose, when it is first seen and when that changed."""
+        said = judge(facts, lease_seconds)
+        if said.reason == self._told:
+            return
+        self._told = said.reason
+        if said.status != "True":
+            log.warning("%s: %s (%s)", self.where, said.message, said.reason)
 
     async def close(self) -> None:
         links, self._links, self._idle = self._links, [], []
@@ -164,6 +178,7 @@ class RedisRunStore:
     async def acquire(self, epoch: int, holder: str, ttl_ms: int) -> Acquired | Reply:
         link = self._held()
         facts = await server_facts(link, self._address.where, self._keys.meta)
+        self._store.tell(facts, ttl_ms / 1000)
         raw = await link.script(
             script("acquire"),
             [self._keys.meta, self._keys.lease],
