@@ -177,7 +177,7 @@ class Run:
         function = self._function(config)
         if config.is_async:
             return await function(**arguments)
-        return await self.loop.in_thread(functools.partial(function, **arguments))
+        return await self.loop.in_thread(invocation, functools.partial(function, **arguments))
 
     def _function(self, config: StepConfig) -> Callable[..., Any]:
         return self.workflow._step(config.name)

@@ -3,12 +3,15 @@
 import asyncio
 import dataclasses
 import json
+import re
+import threading
 
 import pytest
 from killable import Killed, Log, open_run
 
 from perdure import Context, Workflow, step
 from perdure.durable import DurableRun
+from perdure.errors import LeaseLostError
 from perdure.events import Event, InputRequiredEvent, StartEvent, StopEvent
 from perdure.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from perdure.store.memory import MemoryStore
@@ -302,3 +305,60 @@ def test_a_step_that_a_drain_kept_from_starting_is_not_said_to_have_run_again():
         return (await last.result).result, last.loop.state.completed, last.loop.state.replayed
 
     assert run(go()) == (3, 5, 0)
+
+
+class TwoHands(Workflow):
+    """One step in a thread that nobody can end, and one that writes state when another has the run."""
+
+    def __init__(self, fence) -> None:
+        super().__init__(disable_validation=True)
+        self.fence, self.began, self.let_go = fence, threading.Event(), threading.Event()
+
+    @step
+    def stuck(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        self.began.set()
+        self.let_go.wait(10)
+        ctx.send_event(Item(number=1))
+        return StopEvent(result="late")
+
+    @step
+    async def writes(self, ctx: Context, ev: StartEvent) -> None:
+        while not self.began.is_set():
+            await asyncio.sleep(0.001)
+        await self.fence()
+        await ctx.store.set("n", 1)
+
+    @step
+    async def takes(self, ev: Item) -> None:
+        raise AssertionError
+
+
+def test_a_program_that_lost_its_run_is_told_which_threads_go_on_and_nothing_of_theirs_is_kept(caplog):
+    async def go():
+        store = MemoryStore()
+        held = store.run("local", "mine")
+        flow = TwoHands(lambda: held.advance(2, "LeaseExpired"))
+        with pytest.raises(LeaseLostError):
+            await flow.run(run_id="mine", store=store)
+        assert re.search(r"not these threads.*: \w+ \(step stuck\)", caplog.text)
+        before = (await held.facts()).meta.seq
+        flow.let_go.set()
+        while "step stuck ended in its thread after it was given up" not in caplog.text:
+            await asyncio.sleep(0.001)
+        assert "dropped a late Sent of step stuck" in caplog.text
+        assert (await held.facts()).meta.seq == before
+
+    run(go())
+
+
+def test_a_step_in_a_thread_that_raises_stop_iteration_fails():
+    class Stops(Workflow):
+        @step
+        def work(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=next(iter([])))
+
+    async def go():
+        with pytest.raises(RuntimeError, match="step work raised StopIteration"):
+            await Stops().run()
+
+    run(go())

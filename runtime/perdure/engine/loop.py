@@ -8,7 +8,6 @@ are one commit.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import datetime
 import logging
 import threading
@@ -55,6 +54,7 @@ from perdure.engine.model import (
     Work,
 )
 from perdure.engine.reduce import reduce
+from perdure.engine.threads import Threads
 from perdure.engine.timers import Timers
 from perdure.engine.waits import is_waiting
 from perdure.errors import LeaseLostError, WorkflowRuntimeError
@@ -70,7 +70,8 @@ class Loop:
 
     __slots__ = (
         "_aio", "_claims", "_committer", "_drained", "_errors", "_held", "_host", "_open", "_opened",
-        "_said_idle", "_stopped", "_stopping", "_taken_over", "_thread", "_untimed", "attempts", "codec", "elapsed",
+        "_said_idle", "_stopped", "_stopping", "_taken_over", "_thread", "_threads", "_untimed",
+        "attempts", "codec", "elapsed",
         "error", "gate", "graph", "now", "resting", "state", "timed_out_steps", "timeout", "timers", "watched",
         "within",
     )  # fmt: skip
@@ -124,6 +125,7 @@ class Loop:
             else Committer(state, codec, journal, self, outcome=host.outcome, relaxed=relaxed)
         )
         self._drained: asyncio.Future[None] | None = None
+        self._threads: Threads | None = None
         if within is not None:
             within.children.running[within.id] = self
         elif gate is not None:
@@ -439,10 +441,11 @@ class Loop:
             )
         return error if isinstance(error, Exception) else None
 
-    async def in_thread(self, function: Callable[[], Any]) -> Any:
-        """Run a step that isn't async; contextvars go with it."""
-        context = contextvars.copy_context()
-        return await self._aio.run_in_executor(None, lambda: context.run(function))
+    def in_thread(self, invocation: Invocation, function: Callable[[], Any]) -> Awaitable[Any]:
+        """Run a step that isn't async."""
+        if self._threads is None:
+            self._threads = Threads()
+        return self._threads.run(invocation, function)
 
     def _resume(self, work: Work) -> None:
         invocation = self._open.get(work.id)
@@ -624,6 +627,10 @@ class Loop:
             _, late = await asyncio.wait(tasks, timeout=CANCEL_GRACE)
             if late:
                 log.warning("%d steps did not end in %s s after the run had", len(late), CANCEL_GRACE)
+        if self._threads is not None and str(self._threads):
+            log.warning(
+                "the run has ended here, but not these threads, which can't be cancelled: %s", self._threads
+            )
         if children:
             await asyncio.wait(children)  # each ends within its own CANCEL_GRACE
         self._open.clear()
