@@ -9,14 +9,14 @@ WORKDIR /src
 RUN python3 -m venv --without-pip /opt/perdure
 # The dependencies are a layer of their own: a change of the code doesn't fetch them again.
 COPY pyproject.toml ./
-RUN python3 -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print("\n".join(p["dependencies"] + p["optional-dependencies"]["operator"]))' > /tmp/requirements.txt \
+RUN python3 -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print("\n".join(p["dependencies"] + [d for e in ("operator", "compression", "encryption") for d in p["optional-dependencies"][e]]))' > /tmp/requirements.txt \
  && python3 -m pip --python /opt/perdure/bin/python install --requirement /tmp/requirements.txt \
  # A second copy of the Kubernetes client, for asyncio: a third of the image, and not used.
  && rm -rf /opt/perdure/lib/python3*/site-packages/kubernetes/aio
 COPY README.md ./
 COPY runtime runtime
 COPY operator operator
-RUN python3 -m pip --python /opt/perdure/bin/python install --no-deps '.[operator]'
+RUN python3 -m pip --python /opt/perdure/bin/python install --no-deps '.[operator,compression,encryption]'
 
 FROM ${BASE_IMAGE}
 COPY --from=build /opt/perdure /opt/perdure

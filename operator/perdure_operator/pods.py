@@ -7,6 +7,7 @@ from typing import Any
 
 from perdure.control.api import PodTemplate, WorkflowRun
 from perdure.runner.settings import RunnerSettings
+from perdure.store.sealing import KEYS_VARIABLE
 from perdure_operator import names
 
 SOURCE_PATH = "/perdure/source"
@@ -90,6 +91,8 @@ def _environment(run: WorkflowRun, epoch: int, attempt: int) -> list[dict[str, A
         durability=spec.checkpoint.durability,
         serializer=spec.checkpoint.serializer,
         max_bytes=spec.checkpoint.max_bytes,
+        replicas=spec.checkpoint.replicas,
+        compression=spec.checkpoint.compression,
         lease_seconds=spec.recovery.lease_seconds,
         grace_seconds=spec.template.termination_grace_period_seconds,
         cancel_grace_seconds=spec.cancel_grace_period_seconds,
@@ -99,11 +102,17 @@ def _environment(run: WorkflowRun, epoch: int, attempt: int) -> list[dict[str, A
     ours: list[dict[str, Any]] = [
         {"name": name, "value": value}
         for name, value in settings.to_env().items()
-        if name not in ("PERDURE_REDIS_URL", "PERDURE_HOLDER")
+        if name not in ("PERDURE_REDIS_URL", "PERDURE_HOLDER", KEYS_VARIABLE)
     ]
     ours.append({"name": "PERDURE_HOLDER", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}})
     secret = {"name": names.store_secret(meta), "key": names.URL_KEY}
     ours.append({"name": "PERDURE_REDIS_URL", "valueFrom": {"secretKeyRef": secret}})
+    keys = spec.checkpoint.encryption_keys_ref
+    if keys is not None:
+        # The user's own Secret, not a copy: a successor is to get the keys of after a rotation.
+        ours.append(
+            {"name": KEYS_VARIABLE, "valueFrom": {"secretKeyRef": {"name": keys.name, "key": keys.key}}}
+        )
     taken = {variable["name"] for variable in ours}
     theirs = [
         variable.model_dump(by_alias=True, exclude_none=True)

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perdure.checkpoint import Checkpoint
     from perdure.collect import All, Collect, Take
     from perdure.context import Context
     from perdure.context.serializers import BaseSerializer, JsonSerializer, PickleSerializer
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "All",
     "BaseSerializer",
+    "Checkpoint",
     "Collect",
     "Context",
     "ContextSerdeError",
@@ -85,6 +87,7 @@ __version__ = "0.1.0"
 # Fetched when they are asked for: a program that takes one module of Perdure, as the operator and the
 # command line do, doesn't wait for the others.
 _MODULES = {
+    "checkpoint": ("Checkpoint",),
     "collect": ("All", "Collect", "Take"),
     "context": ("Context",),
     "context.serializers": ("BaseSerializer", "JsonSerializer", "PickleSerializer"),

@@ -39,6 +39,7 @@ from perdure.engine.model import (
 from perdure.events import Event
 from perdure.store.base import Loaded, Meta
 from perdure.store.records import check
+from perdure.store.sealing import PLAIN, Seal
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,9 +70,9 @@ _CODEC = Codec(EventCodec(lambda event: b"", _decode))
 _RAW = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
-def read(meta: Meta, loaded: Loaded) -> list[Entry]:
+def read(meta: Meta, loaded: Loaded, seal: Seal = PLAIN) -> list[Entry]:
     """In the order of the commits. Raises CheckpointCorruptError, IncompatibleError."""
-    snapshot, records = check(loaded)
+    snapshot, records = check(loaded, seal)
     entries: list[Entry] = []
     steps = {int(flight.invocation): flight.step for flight in meta.in_flight if flight.invocation.isdigit()}
     attempts: Counter[int] = Counter()

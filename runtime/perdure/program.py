@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, cast
 
+from perdure.checkpoint import Checkpoint
 from perdure.context.context import Context
 from perdure.durable import DurableRun
 from perdure.engine.gate import Gate
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 NAMESPACE = "local"  # of all runs outside a cluster
 LEASE_SECONDS = 10.0
-MAX_BYTES = 64 * 1024 * 1024  # of a record, and of a snapshot
 
 
 def run_in_program(
@@ -47,13 +47,13 @@ def run_in_program(
     run_id: str,
     fields: dict[str, Any],
     *,
-    durability: str,
+    checkpoint: Checkpoint,
     wait: bool,
 ) -> WorkflowHandler[Any]:
     """Open the run in the background; what goes wrong there is raised by awaiting the handler."""
     check_run_id(run_id)
     return _Handler(
-        workflow, run_id, _open(workflow, store, run_id, fields, durability=durability, wait=wait)
+        workflow, run_id, _open(workflow, store, run_id, fields, checkpoint=checkpoint, wait=wait)
     )
 
 
@@ -136,18 +136,18 @@ async def _open(
     run_id: str,
     fields: dict[str, Any],
     *,
-    durability: str,
+    checkpoint: Checkpoint,
     wait: bool,
 ) -> Run | StopEvent:
     slots = workflow._slots
     if slots is None:
-        return await _open_now(workflow, store, run_id, fields, durability=durability, wait=wait)
+        return await _open_now(workflow, store, run_id, fields, checkpoint=checkpoint, wait=wait)
     turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     slots.enter(lambda: turn.set_result(None))
     await turn
     opened: Run | StopEvent | None = None
     try:
-        opened = await _open_now(workflow, store, run_id, fields, durability=durability, wait=wait)
+        opened = await _open_now(workflow, store, run_id, fields, checkpoint=checkpoint, wait=wait)
     finally:
         if isinstance(opened, Run):
             opened.result.add_done_callback(lambda _: slots.leave())
@@ -162,17 +162,25 @@ async def _open_now(
     run_id: str,
     fields: dict[str, Any],
     *,
-    durability: str,
+    checkpoint: Checkpoint,
     wait: bool,
 ) -> Run | StopEvent:
     run = store.run(NAMESPACE, run_id)
-    await run.init(input_record(fields))
+    seal = checkpoint.seal
+    await run.init(input_record(fields, seal))
     while True:
         epoch = await _free_epoch(run, run_id, wait=wait)
         if isinstance(epoch, bytes):
             return recorded_result(workflow, epoch)
         holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
-        session = RunSession(run, epoch=epoch, holder=holder, max_bytes=MAX_BYTES)
+        session = RunSession(
+            run,
+            epoch=epoch,
+            holder=holder,
+            max_bytes=checkpoint.max_bytes,
+            replicas=checkpoint.replicas,
+            seal=seal,
+        )
         sent_at = time.monotonic()
         try:
             acquired = await session.acquire(int(LEASE_SECONDS * 1000))
@@ -190,7 +198,8 @@ async def _open_now(
         records,
         acquired=acquired,
         gate=gate,
-        durability=durability,
+        durability=checkpoint.durability,
+        serializer=checkpoint.serializer,
         run_id=run_id,
     )
     loop = asyncio.get_running_loop()

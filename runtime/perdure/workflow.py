@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
 from weakref import WeakValueDictionary
 
 from typing_extensions import TypeVar
@@ -26,6 +26,7 @@ from perdure.validation import validate_resource_configs as check_resource_confi
 
 if TYPE_CHECKING:
     # What runs a workflow is loaded by the first run: to write one takes none of it.
+    from perdure.checkpoint import Checkpoint
     from perdure.engine.model import Codec
     from perdure.run import Run
     from perdure.store.base import Store
@@ -195,7 +196,8 @@ class Workflow(Generic[ResultT]):
         *,
         run_id: str | None = None,
         store: Store | None = None,
-        durability: str = "Strict",
+        durability: Literal["Strict", "Relaxed"] | None = None,
+        checkpoint: Checkpoint | None = None,
         wait: bool = False,
         **kwargs: Any,
     ) -> WorkflowHandler[ResultT]:
@@ -203,7 +205,8 @@ class Workflow(Generic[ResultT]):
 
         ctx: go on with an unfinished run, or begin anew with a finished one's state.
         store: make it durable under `run_id`: an unfinished run of that id is resumed, a finished one
-        gives its recorded result; `wait` waits while another holder has it.
+        gives its recorded result; `wait` waits while another holder has it. durability: "Strict" or
+        "Relaxed"; `checkpoint` says that and more of how its state is kept.
 
         Inside a step it is a child workflow, as durable as the step's own run: see `perdure.children`.
         There `run_id` names it within that execution of the step, and with `store` it is no child, but a
@@ -212,12 +215,18 @@ class Workflow(Generic[ResultT]):
         if self._validated is not self._graph and not self._disable_validation:
             self.validate()
         if store is not None:
+            from dataclasses import replace
+
+            from perdure.checkpoint import Checkpoint
             from perdure.program import run_in_program
 
             if ctx is not None or run_id is None:
                 raise ValueError("a durable run needs run_id=, and its state is the store's: give no ctx")
+            checkpoint = checkpoint or Checkpoint()
+            if durability is not None:
+                checkpoint = replace(checkpoint, durability=durability)
             fields = self._fields(start_event, kwargs)
-            return run_in_program(self, store, run_id, fields, durability=durability, wait=wait)
+            return run_in_program(self, store, run_id, fields, checkpoint=checkpoint, wait=wait)
         from perdure.in_memory import run_in_memory
 
         return run_in_memory(self, ctx, start_event, run_id, kwargs)

@@ -11,6 +11,7 @@ from typing import Any
 from perdure.store.base import Loaded
 from perdure.store.dump import Dump
 from perdure.store.records import HEADER_BYTES, digest, payload_length
+from perdure.store.sealing import Seal, seal_of
 
 HERE = Path(__file__).parent
 
@@ -27,6 +28,12 @@ class Case:
     answers: list[list[Any]]
     result: Any
     loaded: Loaded
+    compression: str = "None"
+    encryption_keys: str = ""  # of no other use
+
+    @property
+    def seal(self) -> Seal:
+        return seal_of(self.compression, self.encryption_keys)
 
     def write(self) -> None:
         folder = HERE / self.name
@@ -41,6 +48,8 @@ class Case:
             "answers": self.answers,
             "result": self.result,
         }
+        if not self.seal.plain:
+            about |= {"compression": self.compression, "encryption_keys": self.encryption_keys}
         (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
         (folder / "log").write_bytes(b"".join(self.loaded.records))
         if self.loaded.snapshot is not None:

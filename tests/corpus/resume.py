@@ -22,7 +22,7 @@ async def resume(case: Case, run: RunStore, *, epoch: int = 2) -> dict[str, Any]
         assert (await run.reopen(epoch, 1)).ok
     else:
         assert (await run.advance(epoch, "Crashed")).ok
-    session = RunSession(run, epoch=epoch, holder="successor")
+    session = RunSession(run, epoch=epoch, holder="successor", seal=case.seal)
     acquired = await session.acquire(60_000)
     assert isinstance(acquired, Acquired)
     snapshot, records = await session.load()

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from perdure import Context, Workflow, program, step
+from perdure import Checkpoint, Context, Workflow, step
 from perdure.errors import CheckpointTooLargeError, LeaseLostError
 from perdure.events import Event, StartEvent, StopEvent
 from perdure.store.redis import RedisStore
@@ -110,17 +110,13 @@ class Large(Event):
 
 
 @pytest.mark.parametrize("how", ["value", "snapshot", "event", "events", "result", "outcome"])
-def test_over_the_limit_the_run_ends_and_nothing_of_it_was_sent(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    monkeypatch.setattr(program, "MAX_BYTES", 2 * MIB)
-
+def test_over_the_limit_the_run_ends_and_nothing_of_it_was_sent(redis_url: str, how: str) -> None:
     async def scenario(store: RedisStore, run_id: str) -> None:
         run = store.run("local", run_id)
         with pytest.raises(
             CheckpointTooLargeError, match=r"over checkpoint.maxBytes \(2097152\): raise that"
         ):
-            await Grows().run(run_id=run_id, store=store, how=how)
+            await Grows().run(run_id=run_id, store=store, checkpoint=Checkpoint(max_bytes=2 * MIB), how=how)
         facts = await run.facts()
         assert facts.meta is not None and facts.meta.outcome is not None
         assert json.loads(facts.meta.outcome)["reason"] == "CheckpointTooLarge"
@@ -134,15 +130,19 @@ def test_over_the_limit_the_run_ends_and_nothing_of_it_was_sent(
 
 
 def test_a_run_that_was_too_large_can_be_taken_up_with_a_higher_limit(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
+    redis_url: str,
 ) -> None:
-    monkeypatch.setattr(program, "MAX_BYTES", 2 * MIB)
-
     async def scenario(store: RedisStore, run_id: str) -> None:
         with pytest.raises(CheckpointTooLargeError):
-            await Grows().run(run_id=run_id, store=store, how="value")
-        monkeypatch.setattr(program, "MAX_BYTES", 8 * MIB)
+            await Grows().run(
+                run_id=run_id, store=store, checkpoint=Checkpoint(max_bytes=2 * MIB), how="value"
+            )
         assert (await store.run("local", run_id).reopen(2, 1)).ok
-        assert await Grows().run(run_id=run_id, store=store, how="value") == "small"
+        assert (
+            await Grows().run(
+                run_id=run_id, store=store, checkpoint=Checkpoint(max_bytes=8 * MIB), how="value"
+            )
+            == "small"
+        )
 
     on_redis(redis_url, scenario)

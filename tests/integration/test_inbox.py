@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from perdure import Context, Workflow, program, step
+from perdure import Checkpoint, Context, Workflow, program, step
 from perdure.errors import InboxFullError, RunEndedError, StateLostError, WorkflowRuntimeError
 from perdure.events import Event, HumanResponseEvent, StartEvent, StopEvent
 from perdure.inbox import message, send_event, send_message
@@ -153,13 +153,10 @@ def test_large_events_make_no_record_too_large(redis_url: str) -> None:
         for _ in range(20):
             await send_event(store, run_id, Heavy(text="x" * 400_000))
         # Together they are more than a record may hold, and the first alone is more than its share.
-        assert await Weighs().run(run_id=run_id, store=store) == 20
+        limit = Checkpoint(max_bytes=4_000_000)
+        assert await Weighs().run(run_id=run_id, store=store, checkpoint=limit) == 20
 
-    limit, program.MAX_BYTES = program.MAX_BYTES, 4_000_000
-    try:
-        on_redis(redis_url, scenario)
-    finally:
-        program.MAX_BYTES = limit
+    on_redis(redis_url, scenario)
 
 
 def test_a_sender_is_told_what_became_of_its_event(redis_url: str) -> None:

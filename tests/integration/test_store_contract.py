@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perdure.errors import CheckpointCorruptError
+from perdure.errors import CheckpointCorruptError, StoreUnavailableError
 from perdure.store.base import (
     INBOX_BYTES,
     INBOX_ENTRIES,
@@ -257,6 +257,17 @@ async def test_the_same_bytes_again_are_stored_once(case: Case) -> None:
     assert await case.commit(1) == Reply(Tag.OK, 2)
     loaded = await case.run.load()
     assert loaded is not None and len(loaded.records) == 3
+
+
+@on_every_store
+async def test_a_commit_that_its_replicas_lack_is_stored_and_not_confirmed(case: Case) -> None:
+    await case.held()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="0 of"):
+            await case.run.commit(1, "a", commit(1), replicas=1)
+    loaded = await case.run.load()
+    assert loaded is not None and len(loaded.records) == 2
+    assert await case.commit(1) == Reply(Tag.OK, 1)
 
 
 @on_every_store

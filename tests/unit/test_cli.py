@@ -273,3 +273,19 @@ def test_input_that_makes_no_start_event_is_told_field_by_field_and_without_valu
     assert "start event of type 'Needs'" in told
     assert "folder: Field required; limit: Input should be a valid integer" in told
     assert "secret" not in told and "http" not in told and "\n" not in told
+
+
+def test_keys_for_encryption_come_from_a_variable_and_are_checked_before_anything_starts(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = MANIFEST.replace("  input:", "  checkpoint: {encryptionKeysRef: {name: state-keys}}\n  input:")
+    (here / "run.yaml").write_text(asked)
+    monkeypatch.delenv("PERDURE_ENCRYPTION_KEYS", raising=False)
+    assert perdure(monkeypatch, "run", "run.yaml") == 2
+    assert (
+        "the keys come from the variable PERDURE_ENCRYPTION_KEYS, which is empty" in capsys.readouterr().err
+    )
+    monkeypatch.setenv("PERDURE_ENCRYPTION_KEYS", "k:c2hvcnQ=")
+    assert perdure(monkeypatch, "run", "run.yaml") == 2
+    assert "'k' has 5 bytes, AES-256 takes 32" in capsys.readouterr().err
+    assert not list(here.glob(".perdure/runs/*/run.json"))

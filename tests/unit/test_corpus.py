@@ -58,6 +58,6 @@ def test_the_header_says_the_format_in_every_record_and_snapshot() -> None:
 def test_what_is_on_file_is_whole() -> None:
     """A checkout that changes line ends, or a merge, must not be taken for a change of the code."""
     for case in CASES:
-        records.check(case.loaded)
+        records.check(case.loaded, case.seal)
     assert (HERE / ".gitattributes").read_text() == "*/*/log binary\n*/*/snapshot binary\n"
     assert all(re.fullmatch(r"\d+/[a-z-]+", case.name) for case in CASES)

@@ -90,6 +90,19 @@ def test_the_redis_url_is_only_in_a_secret_and_the_holder_is_the_pods_uid() -> N
     assert by_name["PERDURE_HOLDER"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
 
 
+def test_encryption_keys_come_from_the_users_secret_alone() -> None:
+    checkpoint = {"replicas": 1, "compression": "Zstd", "encryptionKeysRef": {"name": "state-keys"}}
+    environment = container(a_pod(a_run(checkpoint=checkpoint)))["env"]
+    given = {variable["name"]: variable for variable in environment}
+    assert given["PERDURE_ENCRYPTION_KEYS"] == {
+        "name": "PERDURE_ENCRYPTION_KEYS",
+        "valueFrom": {"secretKeyRef": {"name": "state-keys", "key": "keys"}},
+    }
+    assert (given["PERDURE_REPLICAS"]["value"], given["PERDURE_COMPRESSION"]["value"]) == ("1", "Zstd")
+    without = {variable["name"] for variable in container(a_pod(a_run()))["env"]}
+    assert "PERDURE_ENCRYPTION_KEYS" not in without
+
+
 def test_a_template_cant_set_the_runners_own_variables() -> None:
     run = a_run(
         template={"env": [{"name": "PERDURE_EPOCH", "value": "99"}, {"name": "COLOUR", "value": "red"}]}

@@ -161,7 +161,7 @@ def _resource(archive: Archive, file: Path, name: str | None, target: Target | N
 def _soundness(dump: Dump) -> list[str]:
     """What is broken goes into the file as it is: that is what a report of it is for."""
     try:
-        check(dump.loaded)
+        check(dump.loaded, None)
     except (CheckpointCorruptError, IncompatibleError) as error:
         return [f"Warning: the state isn't sound, and can't be resumed: {error}"]
     return []

@@ -16,6 +16,7 @@ from perdure.control.times import to_rfc3339
 from perdure.history import Entry, read
 from perdure.store.base import Meta
 from perdure.store.dump import Dump
+from perdure.store.sealing import keys_of_environment
 
 COLUMNS = ("seq", "epoch", "time", "bytes", "what", "step", "invocation", "attempt", "detail")
 NUMBERS = ("seq", "epoch", "bytes", "invocation", "attempt")
@@ -25,7 +26,7 @@ async def show(name: str, root: Path, redis_url: str | None, namespace: str, *, 
     """Raises UsageError, LocalError, CheckpointCorruptError, IncompatibleError."""
     async with find(name, root, redis_url, namespace) as place:
         dump = await place.dump()
-    entries = read(dump.meta, dump.loaded)
+    entries = read(dump.meta, dump.loaded, keys_of_environment())
     if as_json:
         document = {"name": name, "namespace": place.namespace, "uid": place.uid, **_summary(dump)}
         document["entries"] = [_as_json(entry) for entry in entries]

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from perdure.cli.connect import connect
 from perdure.cli.display import Display, display_for, steps_known
+from perdure.cli.errors import UsageError
 from perdure.cli.report import show_failure, show_result
 from perdure.cli.target import Target
 from perdure.control.api import WorkflowRun
@@ -26,6 +27,7 @@ from perdure.local.supervisor import GRACE_SECONDS, Sight, Supervisor
 from perdure.store.base import StoreFacts
 from perdure.store.durability import judge
 from perdure.store.redis import RedisStore
+from perdure.store.sealing import KEYS_VARIABLE, seal_of
 
 COMPLETED, ENDED_OTHERWISE, BAD_INPUT = 0, 1, 2
 FIRST_CONNECT_SECONDS = 10.0
@@ -62,6 +64,7 @@ class _Command:
 
     async def run(self) -> int:
         self._heed_signals()
+        _check_keys(self._options.target.run)
         old = self._old()
         resumed = old if old is not None and not is_over(old) and not self._options.fresh else None
         if resumed is not None:
@@ -203,3 +206,17 @@ class _Command:
         show_failure(self._console, run, self._outcome, log)
         invalid = run.status.failure is not None and run.status.failure.reason == "InvalidSpec"
         return BAD_INPUT if invalid else ENDED_OTHERWISE
+
+
+def _check_keys(run: WorkflowRun) -> None:
+    """Raises UsageError when the keys that the manifest asks for aren't there: a Secret is the cluster's."""
+    keys = os.environ.get(KEYS_VARIABLE, "")
+    if run.spec.checkpoint.encryption_keys_ref is not None and not keys:
+        raise UsageError(
+            f"spec.checkpoint.encryptionKeysRef: on this machine the keys come from the variable {KEYS_VARIABLE}, which"
+            " is empty: set it to ID:BASE64 entries, the first of which encrypts"
+        )
+    try:
+        seal_of(run.spec.checkpoint.compression, keys)
+    except ValueError as error:
+        raise UsageError(f"{KEYS_VARIABLE}: {error}") from error

@@ -24,6 +24,7 @@ __all__ = [
     "VERSION",
     "Checkpoint",
     "Condition",
+    "KeysRef",
     "Metadata",
     "Phase",
     "PodTemplate",
@@ -91,6 +92,13 @@ class StoreRef(SpecModel):
     key: Annotated[str, Field(min_length=1, max_length=253)] = "url"
 
 
+class KeysRef(SpecModel):
+    """The key of a Secret, in the run's namespace, that holds encryption keys."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "keys"
+
+
 class Checkpoint(SpecModel):
     """How the run's state is made durable."""
 
@@ -102,6 +110,23 @@ class Checkpoint(SpecModel):
         default=64 * 1024 * 1024, description="Limit of one record, and of the snapshot, in bytes."
     )
     serializer: Literal["JSON", "Pickle"] = "JSON"
+    replicas: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=0,
+        description=(
+            "How many replicas of Redis must have a commit, in memory, before the run goes on from it; it waits while "
+            "there are fewer. 0: a failover may lose what was not replicated yet."
+        ),
+    )
+    compression: Literal["None", "Zstd"] = Field(
+        default="None", description="Of snapshots, and of records from 4 KiB on."
+    )
+    encryption_keys_ref: KeysRef | None = Field(
+        default=None,
+        description=(
+            "AES-256 keys as ID:BASE64, one a line: the first encrypts records and snapshots, all decrypt. "
+            "Result and events are not encrypted."
+        ),
+    )
 
 
 class Recovery(SpecModel):

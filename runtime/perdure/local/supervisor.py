@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from perdure.local.state import NAMESPACE, RunFolder, is_over
 from perdure.runner.settings import RunnerSettings
 from perdure.store.base import Store
 from perdure.store.records import input_record
+from perdure.store.sealing import KEYS_VARIABLE
 
 log = logging.getLogger("perdure.local")
 
@@ -179,6 +181,9 @@ class Supervisor:
             durability=spec.checkpoint.durability,
             serializer=spec.checkpoint.serializer,
             max_bytes=spec.checkpoint.max_bytes,
+            replicas=spec.checkpoint.replicas,
+            compression=spec.checkpoint.compression,
+            encryption_keys=os.environ.get(KEYS_VARIABLE, ""),
             lease_seconds=spec.recovery.lease_seconds,
             grace_seconds=min(grace, GRACE_SECONDS),
             cancel_grace_seconds=spec.cancel_grace_period_seconds,

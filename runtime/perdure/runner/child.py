@@ -40,6 +40,7 @@ from perdure.store.base import Acquired, Renewed
 from perdure.store.lease import Lease, Loss
 from perdure.store.records import Record
 from perdure.store.redis import RedisStore
+from perdure.store.sealing import Seal, seal_of
 from perdure.store.session import RunSession
 from perdure.workflow import Workflow
 
@@ -71,7 +72,14 @@ class Unstartable(PerdureError):
 def run(settings: RunnerSettings) -> int:
     """Run the workflow that `settings` name; the exit code. The caller ends the process at once."""
     logs.configure(run=settings.run, attempt=settings.attempt, epoch=settings.epoch)
-    child = Child(settings)
+    try:
+        seal = seal_of(settings.compression, settings.encryption_keys)
+    except (ValueError, IncompatibleError) as error:
+        end = End(exits.HOPELESS, "refused", "Incompatible", f"checkpoint: {error}")
+        log.error("the runner can't begin", detail=end.message)
+        _leave_words(settings, end, seq=0)
+        return end.code
+    child = Child(settings, seal)
     # Not asyncio.run: it would wait for the threads of steps that can't be cancelled.
     end = asyncio.new_event_loop().run_until_complete(child.execute())
     child.leave_words(end)
@@ -82,7 +90,7 @@ def run(settings: RunnerSettings) -> int:
 class Child:
     """One runner's life, from acquire to release."""
 
-    def __init__(self, settings: RunnerSettings) -> None:
+    def __init__(self, settings: RunnerSettings, seal: Seal) -> None:
         self._settings = settings
         self._gate = Gate()
         self._draining = asyncio.Event()
@@ -96,6 +104,8 @@ class Child:
             epoch=settings.epoch,
             holder=f"{settings.holder}.{secrets.token_hex(4)}",
             max_bytes=settings.max_bytes,
+            replicas=settings.replicas,
+            seal=seal,
             on_waiting=self._store_waits,
         )
 
@@ -280,13 +290,11 @@ class Child:
         exits.leave(end.code)
 
     def leave_words(self, end: End) -> None:
-        exits.leave_words(
-            self._settings.termination_log,
-            Termination(
-                epoch=self._settings.epoch,
-                seq=self._session.seq,
-                kind=end.kind,
-                reason=end.reason,
-                message=end.message,
-            ),
-        )
+        _leave_words(self._settings, end, self._session.seq)
+
+
+def _leave_words(settings: RunnerSettings, end: End, seq: int) -> None:
+    exits.leave_words(
+        settings.termination_log,
+        Termination(epoch=settings.epoch, seq=seq, kind=end.kind, reason=end.reason, message=end.message),
+    )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 PREFIX = "PERDURE_"
 
@@ -15,7 +15,7 @@ class RunnerSettings(BaseModel):
     """Read from `PERDURE_<NAME>` variables (`from_env`), written by whoever starts a runner (`to_env`).
 
     holder: unique to the pod (its UID); the process adds a random part of its own.
-    redis_url is a secret: the operator passes it by secretKeyRef, never as a plain value.
+    redis_url and encryption_keys are secrets: the operator passes them by secretKeyRef, never as plain values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +31,9 @@ class RunnerSettings(BaseModel):
     durability: Literal["Strict", "Relaxed"] = "Strict"
     serializer: Literal["JSON", "Pickle"] = "JSON"
     max_bytes: int = 64 * 1024 * 1024
+    replicas: int = 0
+    compression: Literal["None", "Zstd"] = "None"
+    encryption_keys: str = Field(default="", repr=False)
     lease_seconds: float = 10.0
     grace_seconds: float = 30.0
     cancel_grace_seconds: float = 30.0

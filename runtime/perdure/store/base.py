@@ -223,9 +223,11 @@ class RunStore(Protocol):
         """A lease client of its own; `timeout` bounds each connect, send and reply, in seconds."""
         ...
 
-    async def commit(self, epoch: int, holder: str, commit: Commit) -> Reply:
+    async def commit(self, epoch: int, holder: str, commit: Commit, *, replicas: int = 0) -> Reply:
         """OK(seq) | FENCED(store's epoch) | GAP(store's seq) | CONFLICT(store's seq) | OUTCOME | NOMETA.
 
+        replicas: how many of them must have it, in memory, before the answer is OK. When they haven't within
+        a second it is StoreUnavailableError, though the store itself has the record: send it again.
         GAP's `data` is the digest at the store's seq: whether that record is the caller's own.
         """
         ...

@@ -22,6 +22,8 @@ from perdure.store.wire import Wire
 
 BYTES_PER_SECOND = 4 * 1024 * 1024  # a slow network's; large values get the time for it on top
 
+WAIT_MS = 1000  # for replicas, before the sender is told who is missing
+
 HOPS = 5  # how often a call is sent on before the cluster counts as not knowing where its slots are
 
 Argument = bytes | str | int | float
@@ -55,18 +57,36 @@ class Link:
         self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, size: int = 0
     ) -> Any:
         """A script's reply. size: bytes of its arguments, if they are many."""
+        reply, _ = await self.script_on_replicas(script, keys, arguments, 0, size=size)
+        return reply
+
+    async def script_on_replicas(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        replicas: int,
+        *,
+        size: int = 0,
+    ) -> tuple[Any, int]:
+        """A script's reply, and how many replicas had what it wrote as soon as `replicas` had, or after WAIT_MS.
+
+        In one round trip. The script must be one that may be repeated, and write when it is.
+        """
         key, timeout = keys[0], self._timeout + size / BYTES_PER_SECOND
-        (reply,) = await self._ask(
-            _pack(("EVALSHA", script.sha, len(keys), *keys, *arguments)), 1, key, timeout
+        wait, count = (_pack(("WAIT", replicas, WAIT_MS)), 2) if replicas else (b"", 1)
+        reply, *reached = await self._ask(
+            _pack(("EVALSHA", script.sha, len(keys), *keys, *arguments)) + wait, count, key, timeout
         )
         if isinstance(reply, NoScriptError):
             # The server is new or was flushed; it ran nothing.
-            (reply,) = await self._ask(
-                _pack(("EVAL", script.source, len(keys), *keys, *arguments)), 1, key, timeout
+            reply, *reached = await self._ask(
+                _pack(("EVAL", script.source, len(keys), *keys, *arguments)) + wait, count, key, timeout
             )
-        if isinstance(reply, Exception):
-            raise translate(reply, self._address.where) from reply
-        return reply
+        for answer in (reply, *reached):
+            if isinstance(answer, Exception):
+                raise translate(answer, self._address.where) from answer
+        return reply, reached[0] if reached else 0
 
     async def pipeline(
         self, commands: Sequence[Sequence[Argument]], *, key: str, timeout: float | None = None

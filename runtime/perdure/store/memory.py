@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from perdure.errors import StoreUnavailableError
 from perdure.store import records
 from perdure.store.base import (
     INBOX_BYTES,
@@ -159,7 +160,13 @@ class MemoryRunStore:
     def renewer(self, timeout: float) -> MemoryRenewer:
         return MemoryRenewer(self)
 
-    async def commit(self, epoch: int, holder: str, commit: Commit) -> Reply:
+    async def commit(self, epoch: int, holder: str, commit: Commit, *, replicas: int = 0) -> Reply:
+        answer = self._committed(epoch, holder, commit)
+        if answer.ok and replicas:
+            raise StoreUnavailableError(f"this process's memory has 0 of {replicas} replicas")
+        return answer
+
+    def _committed(self, epoch: int, holder: str, commit: Commit) -> Reply:
         run = self._get()
         if run is None:
             return Reply(Tag.NOMETA)

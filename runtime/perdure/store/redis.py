@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from perdure.errors import StoreAccessError
+from perdure.errors import StoreAccessError, StoreUnavailableError
 from perdure.store import replies
 from perdure.store.base import (
     INBOX_BYTES,
@@ -196,18 +196,25 @@ class RedisRunStore:
     def renewer(self, timeout: float) -> RedisRenewer:
         return RedisRenewer(self._address, self._keys, timeout)
 
-    async def commit(self, epoch: int, holder: str, commit: Commit) -> Reply:
+    async def commit(self, epoch: int, holder: str, commit: Commit, *, replicas: int = 0) -> Reply:
         arguments = replies.commit_arguments(epoch, holder, commit)
         more = replies.commit_more(epoch, commit)
-        raw = await self._held().script(
+        raw, reached = await self._held().script_on_replicas(
             self._commit_script,
             self._commit_keys if more else self._record_keys,
             arguments + more if more else arguments,
+            replicas,
             size=len(commit.record),
         )
+        answer = replies.reply(raw)
+        if answer.ok and reached < replicas:
+            raise StoreUnavailableError(
+                f"{self._address.where} has the commit, and {reached} of its replicas, where checkpoint.replicas is"
+                f" {replicas}: bring them back, or lower that"
+            )
         if commit.outcome is not None:
             await self._let_go()
-        return replies.reply(raw)
+        return answer
 
     async def cut(self, epoch: int, holder: str, seq: int, snapshot: bytes) -> Reply:
         keys = self._keys

@@ -23,6 +23,7 @@ from perdure.errors import (
 from perdure.store.base import Acquired, Commit, Message, Reply, RunStore, Tag
 from perdure.store.held import Held
 from perdure.store.records import HEADER_BYTES, Record, check, digest, frame, frame_snapshot
+from perdure.store.sealing import PLAIN, Seal
 
 T = TypeVar("T")
 log = logging.getLogger("perdure.store")
@@ -35,6 +36,8 @@ RELEASE_PATIENCE = 5.0
 class RunSession:
     """One holder's hold on a run, by (epoch, holder). The engine's Journal.
 
+    max_bytes: of a record and of a snapshot, before they are compressed. replicas: how many of them must
+    have a commit before it counts. seal: what is done to records and snapshots, and which can be read.
     on_waiting: told the error when the store goes away, and None when it is back.
     """
 
@@ -45,6 +48,8 @@ class RunSession:
         epoch: int,
         holder: str,
         max_bytes: int = 64 * 1024 * 1024,
+        replicas: int = 0,
+        seal: Seal = PLAIN,
         on_waiting: Callable[[StoreUnavailableError | None], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -54,6 +59,8 @@ class RunSession:
         self.seq = 0
         self._run = run
         self._max_bytes = max_bytes
+        self._commit = partial(run.commit, replicas=replicas) if replicas else run.commit
+        self._seal = seal
         self._on_waiting = on_waiting
         self._sleep = sleep
         self._clock = clock
@@ -95,7 +102,7 @@ class RunSession:
         loaded = await self._run.load()
         if loaded is None:
             raise StateLostError("the store doesn't know the run any more")
-        snapshot, records = check(loaded)
+        snapshot, records = check(loaded, self._seal)
         last = loaded.base + len(records)
         if last != self.seq:
             raise StateLostError(
@@ -194,8 +201,8 @@ class RunSession:
     def _frozen(self, batch: Batch) -> Commit:
         """The batch as it will be sent, however often: later ticks go to the next seq."""
         seq = self.seq + 1
-        record = frame(seq, self.epoch, batch.payload)
-        self._check_size("record", len(record))
+        self._check_size("record", len(batch.payload) + HEADER_BYTES)
+        record = frame(seq, self.epoch, batch.payload, self._seal)
         if batch.outcome is not None:
             # Whoever looks after the run reads it at every look.
             self._check_size("outcome", len(batch.outcome))
@@ -224,7 +231,7 @@ class RunSession:
     async def _send(self, commit: Commit) -> None:
         """Until the store has it."""
         while True:
-            answer = await self._insist(partial(self._run.commit, self.epoch, self.holder, commit))
+            answer = await self._insist(partial(self._commit, self.epoch, self.holder, commit))
             if answer.tag is Tag.OK:
                 if answer.number != commit.seq:
                     raise self._forked(answer.number)
@@ -258,7 +265,7 @@ class RunSession:
             raise self._forked(last)
         log.warning("the store went back to seq %d; sending %d records again", last, len(missing))
         for commit in missing:
-            answer = await self._insist(partial(self._run.commit, self.epoch, self.holder, commit))
+            answer = await self._insist(partial(self._commit, self.epoch, self.holder, commit))
             if not answer.ok:
                 if answer.tag is Tag.GAP or (answer.tag is Tag.FENCED and answer.number <= self.epoch):
                     return  # it went back once more, and the commit's own next answer says how far
@@ -272,7 +279,11 @@ class RunSession:
 
     async def _cut(self, seq: int, snapshot: bytes, log_bytes: int) -> None:
         try:
-            framed = frame_snapshot(seq, self.epoch, snapshot)
+            if self._seal.plain:
+                framed = frame_snapshot(seq, self.epoch, snapshot)
+            else:
+                # In a thread: of many MiB it takes longer than the steps should wait.
+                framed = await asyncio.to_thread(frame_snapshot, seq, self.epoch, snapshot, self._seal)
             answer = await self._run.cut(self.epoch, self.holder, seq, framed)
             if answer.ok:
                 self._snapshot_bytes = len(framed)

@@ -20,7 +20,10 @@ local last, seq = tonumber(meta[3]), tonumber(ARGV[3])
 local mine = meta[1] == ARGV[1] and meta[2] == ARGV[2]
 if meta[5] then
   -- The batch that ended the run, sent again after its reply was lost.
-  if mine and seq == last and meta[4] == ARGV[4] then return {'OK', last} end
+  if mine and seq == last and meta[4] == ARGV[4] then
+    local again = redis.pcall('HINCRBY', KEYS[1], 'repeats', 1)
+    return type(again) == 'table' and again or {'OK', last}
+  end
   return {'OUTCOME', 0, meta[5]}
 end
 if not mine or (meta[6] or '') ~= '' then
@@ -28,7 +31,11 @@ if not mine or (meta[6] or '') ~= '' then
   redis.pcall('HINCRBY', KEYS[1], 'fenced', 1)
   return {'FENCED', tonumber(meta[1])}
 end
-if seq < last or (seq == last and meta[4] == ARGV[4]) then return {'OK', last} end
+if seq < last or (seq == last and meta[4] == ARGV[4]) then
+  -- WAIT counts from its connection's last write, which on a new one is this.
+  local again = redis.pcall('HINCRBY', KEYS[1], 'repeats', 1)
+  return type(again) == 'table' and again or {'OK', last}
+end
 if seq == last then return {'CONFLICT', last} end
 -- The same seq isn't the same record: a store that went back may have taken another's for it.
 if seq > last + 1 or (ARGV[5] ~= '' and ARGV[5] ~= meta[4]) then return {'GAP', last, meta[4] or ''} end
