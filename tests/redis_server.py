@@ -30,6 +30,15 @@ def binary() -> str:
     return found
 
 
+def programs() -> list[str]:
+    """Every redis-server and valkey-server on the PATH."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    found = (
+        shutil.which(name, path=folder) for folder in folders for name in ("redis-server", "valkey-server")
+    )
+    return list(dict.fromkeys(program for program in found if program))
+
+
 def scratch() -> str | None:
     """Where servers keep their files: in memory, if there is room.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 
 from redis import exceptions
 
@@ -54,6 +55,11 @@ def translate(error: BaseException, where: str) -> StoreError:
         return StoreUnavailableError(f"{where} {_WAIT[code]} ({error})")
     if code in _MEND:
         return StoreAccessError(f"{where} {_MEND[code]} ({error})")
+    if (refused := _tls(error)) is not None:
+        return StoreAccessError(
+            f"{where} and this client don't agree on TLS ({refused}); look at the URL's ssl_ca_certs, ssl_certfile"
+            " and ssl_keyfile, at the name in its certificate, and whether that port speaks TLS at all"
+        )
     if isinstance(
         error, exceptions.ConnectionError | exceptions.TimeoutError | TimeoutError | OSError | EOFError
     ):
@@ -62,6 +68,17 @@ def translate(error: BaseException, where: str) -> StoreError:
     if isinstance(error, exceptions.InvalidResponse):
         return StoreUnavailableError(f"what answers at {where} isn't a Redis: {error}")
     return StoreError(f"{where} answered what wasn't expected: {type(error).__name__}: {error}")
+
+
+def _tls(error: BaseException) -> ssl.SSLError | None:
+    """What TLS refused, if that is behind `error`. A connection that only broke is none of it."""
+    # The client library makes another error of it, from within its handler.
+    for behind in (error, error.__cause__, error.__context__):
+        if isinstance(behind, ssl.SSLError) and not isinstance(
+            behind, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
+        ):
+            return behind
+    return None
 
 
 def misplaced(error: BaseException) -> bool:

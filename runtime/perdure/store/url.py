@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -17,6 +18,8 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+
+from perdure.errors import StoreAccessError
 
 _FORMS = (
     "not a Redis URL: it must look like redis://[[USER]:PASSWORD@]HOST:6379/0, rediss://… for TLS,"
@@ -157,7 +160,7 @@ class Address:
             raise ValueError("the Redis URL names a database; a Redis Cluster has only 0")
 
     def connection(self, node: Node) -> AbstractConnection:
-        """To `node`, not yet connected. Raises OSError when a certificate's file can't be read."""
+        """To `node`, not yet connected. Raises StoreAccessError when a certificate's file can't be read."""
         return self._connection(node, self._options)
 
     def sentinel_connection(self, node: Node) -> AbstractConnection:
@@ -170,6 +173,14 @@ class Address:
         return self._connection(node, options | self._sentinel_options)
 
     def _connection(self, node: Node, options: Mapping[str, Any]) -> AbstractConnection:
+        for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+            if name in options:
+                try:
+                    Path(options[name]).open("rb").close()
+                except OSError as error:
+                    raise StoreAccessError(
+                        f"{self.where}: the URL's {name} can't be read: {error}"
+                    ) from error
         place = {"host": node.host, "port": node.port} if node.port else {"path": node.host}
         return self._class(**place, **options, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0))
 

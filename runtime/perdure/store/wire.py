@@ -38,6 +38,8 @@ class Wire(asyncio.BufferedProtocol):
         self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error)
         # Read into: a fresh buffer for each read costs more than all else that a reply does.
         self._buffer = bytearray(BUFFER_BYTES)
+        # TLS reads what more there is into a slice of it, which must be no copy.
+        self._view = memoryview(self._buffer)
         self._asked: deque[_Asked] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport = connection._writer.transport  # type: ignore[union-attr, assignment]
@@ -67,8 +69,8 @@ class Wire(asyncio.BufferedProtocol):
 
     # --- what asyncio tells -----------------------------------------------------------------------
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view
 
     def buffer_updated(self, size: int) -> None:
         try:
