@@ -832,6 +832,96 @@ def test_a_childs_progress_is_its_parents_so_it_is_not_stuck():
     assert ("=", "1", "") in run(go())
 
 
+def in_flight(log: Log) -> dict[str, str]:
+    """As the store keeps it."""
+    found: dict[str, str] = {}
+    for sign, name, step_name in log.flight:
+        if sign == "+":
+            found[name] = step_name
+        elif sign == "-":
+            found.pop(name, None)
+    return found
+
+
+def test_a_childs_invocations_are_in_flight_one_by_one_however_deep_and_leave_with_it():
+    class Inner(Workflow):
+        @step
+        async def one(self, ev: StartEvent) -> Half:
+            return Half(name="x")
+
+        @step
+        async def poison(self, ev: Half) -> StopEvent:
+            await asyncio.sleep(60 if Runs.stays else 0)
+            return StopEvent()
+
+    class Middle(Workflow):
+        @step
+        async def work(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await Inner().run(run_id="inner"))
+
+    class Runs(Workflow):
+        stays = True
+
+        @step(retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(2)))
+        async def work(self, ctx: Context, ev: StartEvent) -> Go:
+            if Runs.life < 3:
+                await Middle().run(run_id=f"middle{Runs.life}")
+            elif not ctx.attempt:
+                Middle().run(run_id="middle3")
+                await asyncio.sleep(0.02)
+                raise Broken
+            return Go()
+
+        @step
+        async def end(self, ev: Go) -> StopEvent:
+            seen.append(in_flight(log))
+            return StopEvent()
+
+    async def go():
+        for Runs.life in 1, 2:
+            parent = open_run(Runs(), log)
+            await asyncio.sleep(0.03)
+            seen.append(in_flight(log))
+            parent.loop.stop(None, Killed())
+        Runs.life = 3
+        await open_run(Runs(), log).result
+
+    seen: list = []
+    log = Log()
+    run(go())
+    first = {"1": "work", "1.middle1.1": "middle1.work", "1.middle1.1.inner.2": "middle1.inner.poison"}
+    assert seen[0] == first
+    # What another way left behind stays a suspect for as long as its step does, and no longer.
+    second = {"1.middle2.1": "middle2.work", "1.middle2.1.inner.2": "middle2.inner.poison"}
+    assert seen[1] == first | second
+    assert seen[2] == {"2": "end"}
+
+
+def test_a_child_that_has_ended_has_nothing_in_flight():
+    class Ends(Workflow):
+        @step
+        async def one(self, ctx: Context, ev: StartEvent) -> StopEvent | None:
+            return StopEvent()
+
+        @step
+        async def other(self, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(60)
+            return StopEvent()
+
+    class Runs(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await Ends().run()
+            await ctx.checkpoint()
+            return StopEvent(result=in_flight(log))
+
+    async def go():
+        return (await open_run(Runs(), log).result).result
+
+    log = Log()
+    assert run(go()) == {"1": "work"}
+
+
 def test_a_relaxed_child_is_at_risk_within_its_parents_bound_and_a_checkpoint_of_it_is_not():
     class Writes(Workflow):
         @step

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perdure.engine.invocation import Children, Invocation
-from perdure.engine.journal import Batch
-from perdure.engine.model import Child, ChildCommit
+from perdure.engine.journal import Batch, FlightChange
+from perdure.engine.model import Child, ChildCommit, Work
 
 if TYPE_CHECKING:
     from perdure.engine.loop import Loop
@@ -55,6 +55,19 @@ class ChildJournal:
             ticks=batch.payload if batch.snapshot is None else b"",
             snapshot=batch.snapshot,
             completed=batch.completed,
+            flight=batch.flight if batch.outcome is None else [*batch.flight, *self._landed(batch)],
         )
         within.loop.commit_child(within.invocation, tick, progress=batch.progress)
         await within.loop.barrier(strict=batch.strict)
+
+    def _landed(self, batch: Batch) -> list[FlightChange]:
+        """The child has ended: none of its invocations is in flight any more."""
+        log = (self._within.invocation.work.children or {}).get(self._within.id)
+        begun = {name for sign, name, _ in batch.flight if sign == "+"}
+        return [("-", name, "") for name in sorted(begun | (log.flight if log is not None else set()))]
+
+
+def in_flight(work: Work) -> list[str]:
+    """The ids of all in flight in the children of `work`, as its own run knows them."""
+    children = work.children or {}
+    return [f"{work.id}.{id}.{name}" for id, child in children.items() for name in sorted(child.flight)]

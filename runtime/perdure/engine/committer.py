@@ -131,10 +131,10 @@ class Committer:
             self._press()
         return now
 
-    def got_on(self, work: int) -> None:
-        """A child workflow of `work` got on, so `work` isn't stuck; told with the next tick."""
-        self._flight.append(("=", str(work), ""))
-        self._progress = True
+    def tell(self, flight: Sequence[FlightChange], *, progress: bool = False) -> None:
+        """Have the store told of child workflows, too, with the next tick."""
+        self._flight += flight
+        self._progress = self._progress or progress
 
     def waiter(self, *, strict: bool) -> asyncio.Future[None] | None:
         """Resolves when all that was added is durable; None when there is nothing to wait for."""

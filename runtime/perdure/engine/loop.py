@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from perdure.engine.blocking import STEP, watch
-from perdure.engine.children import Within
+from perdure.engine.children import Within, in_flight
 from perdure.engine.claims import Claims
 from perdure.engine.committer import Committer
 from perdure.engine.failures import failure_of
@@ -349,6 +349,8 @@ class Loop:
         if not invocation.closed:
             invocation.closed = True
             self._open.pop(work.id, None)
+            if work.children is not None and self._committer is not None:
+                self._committer.tell([("-", name, "") for name in in_flight(work)])
             if self._end_children(invocation, None) and isinstance(tick, Returned):
                 log.warning("step %s ended with child workflows still running: they are cancelled", work.step)
             if self._errors and isinstance(tick, Returned):
@@ -501,8 +503,16 @@ class Loop:
         """`submit` what a child workflow of `invocation` did. Raises LeaseLostError when that has ended."""
         if invocation.closed or self._stopped or self.state.ending is not None:
             raise LeaseLostError(f"step {invocation.work.step}, which ran this workflow, has ended")
-        if progress and self._committer is not None:
-            self._committer.got_on(tick.work)
+        if self._committer is not None:
+            # Beside their step they are counted one by one: else one that is stuck would be hidden by
+            # the others that get on.
+            inner = [
+                (sign, f"{tick.work}.{tick.child}.{name}", step and f"{tick.child}.{step}")
+                for sign, name, step in tick.flight
+            ]
+            self._committer.tell(
+                [*inner, ("=", str(tick.work), "")] if progress else inner, progress=progress
+            )
         self.submit(tick)
 
     def _children(self) -> list[Loop]:

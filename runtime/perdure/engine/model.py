@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from perdure.engine.index import WaitIndex
+from perdure.engine.journal import FlightChange
 from perdure.errors import CheckpointCorruptError
 from perdure.events import Event
 
@@ -253,7 +254,8 @@ class ChildCommit(msgspec.Struct, array_like=True, tag="child"):
     """A child workflow of a running step committed.
 
     ticks: the child's, encoded; opaque here, for they are of another graph. snapshot: given in place of
-    them, the child's whole state. completed: how many of its steps completed with it.
+    them, the child's whole state. completed: how many of its steps completed with it. flight: as a
+    `Batch` has it.
     """
 
     time: float
@@ -262,6 +264,7 @@ class ChildCommit(msgspec.Struct, array_like=True, tag="child"):
     ticks: bytes
     snapshot: bytes | None = None
     completed: int = 0
+    flight: list[FlightChange] = []
 
 
 Tick = (
@@ -308,12 +311,14 @@ class Work(msgspec.Struct, array_like=True):
 class Child(msgspec.Struct, array_like=True):
     """The log of a child workflow: what was committed since its last snapshot.
 
-    reopened: the step that runs it is tried anew, after the parent had failed of it.
+    reopened: the step that runs it is tried anew, after the parent had failed of it. flight: ids of its
+    invocations in flight, and of its children's.
     """
 
     snapshot: bytes | None
     records: list[bytes]
     reopened: bool = False
+    flight: set[str] = set()
 
 
 class Wait(msgspec.Struct, array_like=True):

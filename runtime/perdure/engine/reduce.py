@@ -337,6 +337,11 @@ def _child_committed(graph: Graph, state: State, tick: ChildCommit, out: list[Co
     if child is None:
         child = work.children[tick.child] = Child(snapshot=None, records=[])
     child.reopened = False
+    for sign, name, _ in tick.flight:
+        if sign == "+":
+            child.flight.add(name)
+        elif sign == "-":
+            child.flight.discard(name)
     if tick.snapshot is not None:
         child.snapshot, child.records = tick.snapshot, []
     else:
