@@ -74,7 +74,7 @@ def seconds(duration: time_unit_type) -> float:
 
 
 class _Condition:
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         raise NotImplementedError
 
     def __and__(self, other: Callable[[BaseException], bool]) -> retry_all:
@@ -96,7 +96,7 @@ class retry_if_exception(_Condition):
 
     predicate: Callable[[BaseException], bool]
 
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         return bool(self.predicate(error))
 
 
@@ -106,7 +106,7 @@ class retry_if_exception_type(_Condition):
 
     exception_types: ExceptionTypes = Exception
 
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         return isinstance(error, self.exception_types)
 
 
@@ -116,7 +116,7 @@ class retry_if_not_exception_type(_Condition):
 
     exception_types: ExceptionTypes = Exception
 
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         return not isinstance(error, self.exception_types)
 
 
@@ -135,7 +135,7 @@ class retry_if_exception_message(_Condition):
         if (self.message is None) == (self.match is None):
             raise TypeError(f"{type(self).__name__} takes either 'message' or 'match', and exactly one")
 
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         if self.match is not None:
             return re.search(self.match, str(error)) is not None
         return str(error) == self.message
@@ -144,7 +144,7 @@ class retry_if_exception_message(_Condition):
 class retry_if_not_exception_message(retry_if_exception_message):
     """Retry unless the message is such."""
 
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         return not super().__call__(error)
 
 
@@ -154,7 +154,7 @@ class retry_if_exception_cause_type(_Condition):
 
     exception_types: ExceptionTypes = Exception
 
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         seen: set[int] = set()
         cause = error.__cause__
         while cause is not None and id(cause) not in seen:
@@ -171,7 +171,7 @@ class retry_any(_Condition):
     def __init__(self, *retries: Callable[[BaseException], bool]) -> None:
         self.retries = retries
 
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         return any(retry(error) for retry in self.retries)
 
 
@@ -181,21 +181,21 @@ class retry_all(_Condition):
     def __init__(self, *retries: Callable[[BaseException], bool]) -> None:
         self.retries = retries
 
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         return all(retry(error) for retry in self.retries)
 
 
 class retry_always(_Condition):
     """Retry on anything."""
 
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         return True
 
 
 class retry_never(_Condition):
     """Never retry."""
 
-    def __call__(self, error: BaseException, /) -> bool:
+    def __call__(self, error: BaseException) -> bool:
         return False
 
 
@@ -203,7 +203,7 @@ class retry_never(_Condition):
 
 
 class _Wait:
-    def __call__(self, retry: int, /, *, seed: int | None = None) -> float:
+    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
         raise NotImplementedError
 
     def __add__(self, other: Callable[..., float]) -> wait_combine:
@@ -220,7 +220,7 @@ class wait_fixed(_Wait):
 
     wait: time_unit_type
 
-    def __call__(self, retry: int, /, *, seed: int | None = None) -> float:
+    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
         return seconds(self.wait)
 
 
@@ -233,28 +233,28 @@ class wait_none(wait_fixed):
 
 @dataclass(frozen=True)
 class wait_exponential(_Wait):
-    """`multiplier * exp_base ** retry`, between min and max; the first wait is the multiplier."""
+    """`multiplier * exp_base ** attempts`, between min and max; the first wait is the multiplier."""
 
     multiplier: float = 1.0
     exp_base: float = 2.0
     max: time_unit_type = 60.0
     min: time_unit_type = 0.0
 
-    def __call__(self, retry: int, /, *, seed: int | None = None) -> float:
-        grown = _power(self.multiplier, self.exp_base, retry, seconds(self.max))
+    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
+        grown = _power(self.multiplier, self.exp_base, attempts, seconds(self.max))
         return max(seconds(self.min), grown)
 
 
 @dataclass(frozen=True)
 class wait_incrementing(_Wait):
-    """`start + increment * retry`, between 0 and max."""
+    """`start + increment * attempts`, between 0 and max."""
 
     start: time_unit_type = 0.0
     increment: time_unit_type = 100.0
     max: time_unit_type = float("inf")
 
-    def __call__(self, retry: int, /, *, seed: int | None = None) -> float:
-        grown = seconds(self.start) + seconds(self.increment) * retry
+    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
+        grown = seconds(self.start) + seconds(self.increment) * attempts
         return max(0.0, min(grown, seconds(self.max)))
 
 
@@ -265,30 +265,30 @@ class wait_random(_Wait):
     min: time_unit_type = 0.0
     max: time_unit_type = 1.0
 
-    def __call__(self, retry: int, /, *, seed: int | None = None) -> float:
-        return _draw(seed, retry).uniform(seconds(self.min), seconds(self.max))
+    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
+        return _draw(seed, attempts).uniform(seconds(self.min), seconds(self.max))
 
 
 @dataclass(frozen=True)
 class wait_exponential_jitter(_Wait):
-    """`initial * exp_base ** retry` and up to `jitter` seconds more, at most max."""
+    """`initial * exp_base ** attempts` and up to `jitter` seconds more, at most max."""
 
     initial: float = 1.0
     exp_base: float = 2.0
     max: float = 60.0
     jitter: float = 1.0
 
-    def __call__(self, retry: int, /, *, seed: int | None = None) -> float:
-        grown = _power(self.initial, self.exp_base, retry, self.max)
-        return max(0.0, min(grown + _draw(seed, retry).uniform(0, self.jitter), self.max))
+    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
+        grown = _power(self.initial, self.exp_base, attempts, self.max)
+        return max(0.0, min(grown + _draw(seed, attempts).uniform(0, self.jitter), self.max))
 
 
 @dataclass(frozen=True)
 class wait_random_exponential(wait_exponential):
     """Anything between min and what wait_exponential gives: full jitter."""
 
-    def __call__(self, retry: int, /, *, seed: int | None = None) -> float:
-        return _draw(seed, retry).uniform(seconds(self.min), super().__call__(retry))
+    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
+        return _draw(seed, attempts).uniform(seconds(self.min), super().__call__(attempts))
 
 
 wait_full_jitter = wait_random_exponential
@@ -302,8 +302,8 @@ class wait_chain(_Wait):
             raise ValueError("wait_chain requires at least one strategy")
         self.strategies = [_seedable(strategy) for strategy in strategies]
 
-    def __call__(self, retry: int, /, *, seed: int | None = None) -> float:
-        return self.strategies[min(retry, len(self.strategies) - 1)](retry, seed=seed)
+    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
+        return self.strategies[min(attempts, len(self.strategies) - 1)](attempts, seed=seed)
 
 
 class wait_combine(_Wait):
@@ -312,10 +312,10 @@ class wait_combine(_Wait):
     def __init__(self, *strategies: Callable[..., float]) -> None:
         self.strategies = [_seedable(strategy) for strategy in strategies]
 
-    def __call__(self, retry: int, /, *, seed: int | None = None) -> float:
+    def __call__(self, attempts: int, *, seed: int | None = None) -> float:
         # Each strategy has draws of its own, else the jitters of a sum would all be the same.
         return sum(
-            strategy(retry, seed=None if seed is None else seed + index)
+            strategy(attempts, seed=None if seed is None else seed + index)
             for index, strategy in enumerate(self.strategies)
         )
 
@@ -324,7 +324,7 @@ class wait_combine(_Wait):
 
 
 class _Stop:
-    def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
+    def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
         raise NotImplementedError
 
     def __and__(self, other: Callable[..., bool]) -> stop_all:
@@ -346,7 +346,7 @@ class stop_after_attempt(_Stop):
 
     max_attempt_number: int
 
-    def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
+    def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
         return attempts >= self.max_attempt_number
 
 
@@ -356,8 +356,8 @@ class stop_after_delay(_Stop):
 
     max_delay: time_unit_type
 
-    def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
-        return elapsed >= seconds(self.max_delay)
+    def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
+        return elapsed_time >= seconds(self.max_delay)
 
 
 @dataclass(frozen=True)
@@ -366,8 +366,8 @@ class stop_before_delay(_Stop):
 
     max_delay: time_unit_type
 
-    def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
-        return elapsed + upcoming_sleep >= seconds(self.max_delay)
+    def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
+        return elapsed_time + upcoming_sleep >= seconds(self.max_delay)
 
 
 class stop_any(_Stop):
@@ -376,8 +376,8 @@ class stop_any(_Stop):
     def __init__(self, *stops: Callable[..., bool]) -> None:
         self.stops = [_foresighted(stop) for stop in stops]
 
-    def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
-        return any(stop(attempts, elapsed, upcoming_sleep=upcoming_sleep) for stop in self.stops)
+    def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
+        return any(stop(attempts, elapsed_time, upcoming_sleep=upcoming_sleep) for stop in self.stops)
 
 
 class stop_all(_Stop):
@@ -386,14 +386,14 @@ class stop_all(_Stop):
     def __init__(self, *stops: Callable[..., bool]) -> None:
         self.stops = [_foresighted(stop) for stop in stops]
 
-    def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
-        return all(stop(attempts, elapsed, upcoming_sleep=upcoming_sleep) for stop in self.stops)
+    def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
+        return all(stop(attempts, elapsed_time, upcoming_sleep=upcoming_sleep) for stop in self.stops)
 
 
 class stop_never(_Stop):
     """Never stop."""
 
-    def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
+    def __call__(self, attempts: int, elapsed_time: float, *, upcoming_sleep: float = 0.0) -> bool:
         return False
 
 

@@ -221,3 +221,9 @@ def test_the_old_names_warn_and_work() -> None:
         jittered = ExponentialBackoffRetryPolicy().next(0, 4, BOOM, seed=1)
     assert jittered is not None
     assert 0 <= jittered <= 8
+
+
+def test_strategies_may_be_asked_by_the_origins_names() -> None:
+    assert wait_exponential()(attempts=2, seed=1) == 4
+    assert stop_after_delay(3)(attempts=1, elapsed_time=3.0, upcoming_sleep=0)
+    assert retry_if_exception_type(KeyError)(error=KeyError())

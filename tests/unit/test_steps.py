@@ -462,3 +462,28 @@ def test_a_failure_without_a_policy_is_not_tried_again_and_with_one_n_times_in_a
         with pytest.raises(LookupError) as caught:
             run(result(kind()))
         assert caught.value.args == (times,)
+
+
+def test_a_policy_is_given_a_seed_when_it_takes_one_and_may_be_any_object() -> None:
+    asked: list[tuple[int, bool]] = []
+
+    class Seeded:
+        def next(self, elapsed_time: float, attempts: int, error: Exception, *, seed: int) -> float | None:
+            asked.append((attempts, isinstance(seed, int)))
+            return 0.0 if attempts < 2 else None
+
+    class Old:
+        def next(self, elapsed_time: float, attempts: int, error: Exception) -> float | None:
+            asked.append((attempts, False))
+            return None
+
+    for policy in (Seeded(), Old()):
+
+        class Fails(Workflow):
+            @step(retry_policy=policy)  # type: ignore[arg-type]
+            async def only(self, ev: StartEvent) -> StopEvent:
+                raise LookupError
+
+        with pytest.raises(LookupError):
+            run(result(Fails()))
+    assert asked == [(1, True), (2, True), (1, False)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import random
 import threading
 import time as clock_module
 from collections.abc import Awaitable, Callable, Sequence
@@ -59,6 +60,7 @@ from perdure.engine.timers import Timers
 from perdure.engine.waits import is_waiting
 from perdure.errors import LeaseLostError, WorkflowRuntimeError
 from perdure.events import CollectionReleaseEvent, Event, StepFailedEvent, load_exception
+from perdure.retry_policy import takes
 
 log = logging.getLogger("perdure.engine")
 
@@ -421,7 +423,9 @@ class Loop:
         policy = self.graph.configs[work.step].retry_policy
         if policy is None or not isinstance(error, Exception):
             return None
-        delay = policy.next(elapsed, work.attempts + 1, error)
+        # Drawn once: the log has the delay that came of it.
+        seed = {"seed": random.getrandbits(32)} if takes(policy.next, "seed") else {}
+        delay = policy.next(elapsed, work.attempts + 1, error, **seed)
         return None if delay is None else now + delay
 
     def _step_failed(self, work: Work, error: BaseException, elapsed: float, now: float) -> StepFailedEvent:
