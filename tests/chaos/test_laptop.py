@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
@@ -246,3 +247,30 @@ def test_a_redis_that_goes_away_in_the_middle_is_waited_for(laptop: Laptop, seco
         assert not again
         assert len(converted) == COUNT
         assert laptop.status()["attempt"] <= 2
+
+
+def test_an_encrypted_run_is_not_taken_up_without_its_keys_and_not_ended_for_that(tmp_path: Path) -> None:
+    (tmp_path / "flows.py").write_text(FLOWS)
+    (tmp_path / "run.yaml").write_text(
+        "apiVersion: perdure.dev/v1alpha1\nkind: WorkflowRun\nmetadata: {name: sealed}\nspec:\n"
+        "  workflow: {entrypoint: 'flows:Asks'}\n"
+        "  checkpoint: {compression: Zstd, encryptionKeysRef: {name: of-the-cluster}}\n"
+    )
+    command = [sys.executable, "-m", "perdure.cli.main", "run", "run.yaml"]
+    keys = {**os.environ, "PERDURE_ENCRYPTION_KEYS": "k:" + base64.b64encode(b"A" * 32).decode()}
+    running = subprocess.Popen(command, cwd=tmp_path, env=keys, stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    for line in running.stdout:
+        if line.startswith("asking"):
+            break
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    status, told = perdure(tmp_path, "run.yaml")
+    assert status == 2 and "PERDURE_ENCRYPTION_KEYS, which is empty" in told
+    assert send(tmp_path, "sealed", "HumanResponseEvent", '{"said": "yes"}')[0] == 0
+    resumed = subprocess.run(
+        command, cwd=tmp_path, env=keys, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert resumed.returncode == 0, resumed.stdout
+    assert '"said": "yes"' in resumed.stdout

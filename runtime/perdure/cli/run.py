@@ -64,9 +64,9 @@ class _Command:
 
     async def run(self) -> int:
         self._heed_signals()
-        _check_keys(self._options.target.run)
         old = self._old()
         resumed = old if old is not None and not is_over(old) and not self._options.fresh else None
+        _check_keys(resumed or self._options.target.run)
         if resumed is not None:
             self._folder.check_store(self._options.redis_url is not None)
         async with self._redis(resumed is None) as (store, url, embedded):

@@ -183,7 +183,7 @@ class Supervisor:
             max_bytes=spec.checkpoint.max_bytes,
             replicas=spec.checkpoint.replicas,
             compression=spec.checkpoint.compression,
-            encryption_keys=os.environ.get(KEYS_VARIABLE, ""),
+            encryption_keys=os.environ.get(KEYS_VARIABLE, "") if spec.checkpoint.encryption_keys_ref else "",
             lease_seconds=spec.recovery.lease_seconds,
             grace_seconds=min(grace, GRACE_SECONDS),
             cancel_grace_seconds=spec.cancel_grace_period_seconds,
