@@ -9,6 +9,7 @@ import structlog
 
 from perdure.control.decide import decide
 from perdure.errors import StoreError
+from perdure.store.durability import judge
 from perdure_operator import metrics
 from perdure_operator.apply import Applier
 from perdure_operator.cache import Cache, RunKey
@@ -62,7 +63,7 @@ class Reconciler:
         )
         metrics.STORE_UP.labels(place).set(store.answers)
         if store.answers:
-            metrics.tell_durable(place, store.durability)
+            metrics.tell_durable(place, judge(store.doubts))
         if run.status.completion_time is not None or run.metadata.deletion_timestamp is not None:
             self.observer.stores.forget(run.metadata.uid)
         if row == UNDECIDED:

@@ -40,7 +40,7 @@ from perdure.control.status import (
 )
 from perdure.control.transitions import pod_refused
 from perdure.store.base import InFlight, Lease, Meta
-from perdure.store.durability import UNTOLD, Durability
+from perdure.store.durability import NOT_TOLD, Doubt
 
 T = TypeVar("T")
 NOW = 1_700_000_000.0
@@ -93,14 +93,11 @@ def dead(exit_code: int, **fields: Any) -> Pod:
 LEASE = Lease(2, "h2", 7.0)
 
 
-SYNCED = Durability("True", "EveryWriteSynced")
-
-
 def store(meta_: Meta | None = None, lease: Lease | None = None, **fields: Any) -> StoreView:
     known: dict[str, Any] = {
         "store_id": "store-1",
         "trouble_until": NOW - 1000,
-        "durability": SYNCED,
+        "doubts": (),
         "store_now": NOW,
     }
     return StoreView(StoreState.READY, meta=meta_, lease=lease, **{**known, **fields})
@@ -322,17 +319,30 @@ def test_row_10_a_status_that_was_lost_takes_over_the_epoch_of_the_store() -> No
     assert (written(got).epoch, written(got).attempt) == (4, 4)
 
 
-@pytest.mark.parametrize("durability", [UNTOLD, Durability("False", "EvictsKeys", "set noeviction")])
-def test_what_the_store_may_lose_is_said_from_the_first_and_when_it_changes(durability: Durability) -> None:
-    first = written(decide(spec(), WorkflowRunStatus(), look(store(None, durability=durability)), NOW))
-    changed = written(decide(spec(), status(), look(store(meta(), LEASE, durability=durability), pod()), NOW))
+@pytest.mark.parametrize(
+    ("found", "replicas", "expected"),
+    [
+        ((NOT_TOLD,), 0, ("Unknown", "NotTold", NOT_TOLD.message)),
+        ((Doubt("EvictsKeys", "set noeviction"),), 0, ("False", "EvictsKeys", "set noeviction")),
+        ((Doubt("EvictsKeys", "set noeviction"),), 9, ("False", "EvictsKeys", "set noeviction")),
+        (
+            (Doubt("SplitBrainPossible", "set it", settled_by=1),),
+            0,
+            ("False", "SplitBrainPossible", "set it"),
+        ),
+        ((Doubt("SplitBrainPossible", "set it", settled_by=1),), 1, ("True", "EveryWriteSynced", "")),
+    ],
+)
+def test_what_the_store_may_lose_is_said_from_the_first_and_when_it_changes(
+    found: tuple[Doubt, ...], replicas: int, expected: tuple[str, str, str]
+) -> None:
+    waits = spec(checkpoint={"replicas": replicas})
+    first = written(decide(waits, WorkflowRunStatus(), look(store(None, doubts=found)), NOW))
+    before = status().with_condition("StoreDurable", "False", "Before", now=NOW - 500)
+    changed = written(decide(waits, before, look(store(meta(), LEASE, doubts=found), pod()), NOW))
     for said in (first.condition("StoreDurable"), changed.condition("StoreDurable")):
         assert said is not None
-        assert (said.status, said.reason, said.message) == (
-            durability.status,
-            durability.reason,
-            durability.message,
-        )
+        assert (said.status, said.reason, said.message) == expected
 
 
 def test_row_10_no_state_is_made_in_a_store_without_identity() -> None:

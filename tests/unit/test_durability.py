@@ -31,7 +31,7 @@ def told(server: StoreFacts) -> list[str]:
 
 
 def test_a_server_that_syncs_each_write_and_stands_alone_keeps_all() -> None:
-    assert judge(facts(), LEASE) == Durability("True", "EveryWriteSynced")
+    assert judge(doubts(facts(), LEASE)) == Durability("True", "EveryWriteSynced")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_server_that_syncs_each_write_and_stands_alone_keeps_all() -> None:
     ],
 )
 def test_what_may_be_lost_is_told_with_what_to_set(server: StoreFacts, reason: str, says: str) -> None:
-    said = judge(server, LEASE)
+    said = judge(doubts(server, LEASE))
     assert (said.status, said.reason) == ("False", reason)
     assert says in said.message
 
@@ -65,37 +65,62 @@ def test_a_lag_within_half_a_lease_bounds_a_split_brain_and_a_longer_one_does_no
     replicas = {"connected_slaves": "1"}
     bounded = facts(info=replicas, min_replicas_to_write="1", min_replicas_max_lag="5")
     assert told(bounded) == ["AsynchronousReplicas"]
-    assert [doubt.reason for doubt in doubts(bounded, 6.0)] == ["SplitBrainPossible"]
-    assert told(facts(info=replicas, min_replicas_to_write="1", min_replicas_max_lag="0")) == [
-        "SplitBrainPossible"
-    ], "no limit on the lag at all"
+    assert doubts(bounded, 6.0)[0].reason == "SplitBrainPossible"
+    unlimited = facts(info=replicas, min_replicas_to_write="1", min_replicas_max_lag="0")
+    assert told(unlimited)[0] == "SplitBrainPossible", "no limit on the lag at all"
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "reason"),
+    [
+        (0, "SplitBrainPossible"),
+        (1, "AsynchronousReplicas"),
+        (2, "EveryWriteSynced"),
+        (3, "EveryWriteSynced"),
+    ],
+)
+def test_a_run_that_waits_for_replicas_is_safe_from_what_they_settle(waits_for: int, reason: str) -> None:
+    found = doubts(facts(info={"connected_slaves": "2"}), LEASE)
+    assert judge(found, waits_for).reason == reason
 
 
 def test_the_worst_gives_the_reason_and_all_are_told() -> None:
-    said = judge(facts("everysec", info={"connected_slaves": "1"}, maxmemory_policy="allkeys-lru"), LEASE)
+    server = facts("everysec", info={"connected_slaves": "1"}, maxmemory_policy="allkeys-lru")
+    said = judge(doubts(server, LEASE))
     assert said.reason == "EvictsKeys"
     for part in ("allkeys-lru", "everysec", "cut off from its replicas"):
         assert part in said.message
 
 
 def test_a_split_brain_is_worse_than_a_second() -> None:
-    assert told(facts("everysec", info={"connected_slaves": "1"})) == ["SplitBrainPossible", "UpToOneSecond"]
+    assert told(facts("everysec", info={"connected_slaves": "1"})) == [
+        "SplitBrainPossible",
+        "UpToOneSecond",
+        "AsynchronousReplicas",
+    ]
 
 
 def test_what_a_service_that_forbids_config_does_not_tell_is_unknown_not_false() -> None:
     silent = StoreFacts("id", "master", "7.0", "unknown", 0.0, info={"maxmemory_policy": "noeviction"})
-    assert (judge(silent, LEASE).status, judge(silent, LEASE).reason) == ("Unknown", "NotTold")
+    assert (judge(doubts(silent, LEASE)).status, judge(doubts(silent, LEASE)).reason) == (
+        "Unknown",
+        "NotTold",
+    )
 
 
 def test_what_such_a_service_tells_by_info_is_known() -> None:
     evicts = StoreFacts(
         "id", "master", "7", "unknown", 0.0, info={"maxmemory_policy": "allkeys-lfu", "maxmemory": "1"}
     )
-    assert (judge(evicts, LEASE).status, judge(evicts, LEASE).reason) == ("False", "EvictsKeys")
+    assert (judge(doubts(evicts, LEASE)).status, judge(doubts(evicts, LEASE)).reason) == (
+        "False",
+        "EvictsKeys",
+    )
     guarded = StoreFacts(
         "id", "master", "7", "unknown", 0.0, info={"connected_slaves": "1", "min_slaves_good_slaves": "1"}
     )
     assert [(doubt.reason, doubt.known) for doubt in doubts(guarded, LEASE)] == [
+        ("AsynchronousReplicas", True),
         ("SplitBrainPossible", False),
         ("NotTold", False),
     ]

@@ -14,7 +14,7 @@ from perdure.control.observation import StoreState, StoreView
 from perdure.control.storeside import apply_to_store, goes_on, observe_store
 from perdure.control.storewatch import CROWD, Now, StoreWatch
 from perdure.store.base import Lease, Meta, Reply, RunFacts, StoreFacts, Tag
-from perdure.store.durability import UNTOLD
+from perdure.store.durability import NOT_TOLD
 from perdure.store.memory import MemoryStore
 
 START = 1_700_000_000.0
@@ -40,7 +40,7 @@ def view(
         run,
         identity="store-1",
         expected_id="store-1",
-        durability=UNTOLD,
+        doubts=(NOT_TOLD,),
         lease_seconds=lease,
         now=at(seconds),
     )
@@ -98,7 +98,7 @@ def test_a_clock_that_drifts_is_no_trouble() -> None:
 
 def test_another_store_is_wrong_whatever_it_holds() -> None:
     seen = calm().view(
-        "u", LIVE, identity="store-2", expected_id="store-1", durability=UNTOLD, lease_seconds=10, now=at(61)
+        "u", LIVE, identity="store-2", expected_id="store-1", doubts=(NOT_TOLD,), lease_seconds=10, now=at(61)
     )
     assert seen.state is StoreState.WRONG
     assert "store-2" in seen.message

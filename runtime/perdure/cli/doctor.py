@@ -16,7 +16,7 @@ from perdure.errors import StoreError
 from perdure.local.embedded import EmbeddedRedis
 from perdure.program import LEASE_SECONDS
 from perdure.store.base import Commit, StoreFacts, Tag
-from perdure.store.durability import judge
+from perdure.store.durability import doubts, judge
 from perdure.store.keys import channel
 from perdure.store.records import digest, frame, input_record
 from perdure.store.redis import RedisStore
@@ -70,7 +70,7 @@ def _server(store: RedisStore, facts: StoreFacts) -> str:
 
 
 def _durable(facts: StoreFacts) -> str:
-    said = judge(facts, LEASE_SECONDS)
+    said = judge(doubts(facts, LEASE_SECONDS))
     word = {"True": "yes", "False": "no", "Unknown": "unknown"}[said.status]
     return f"{word} ({said.reason}){': ' if said.message else ''}{said.message}"
 

@@ -25,7 +25,7 @@ from perdure.local.errors import LocalError
 from perdure.local.state import NAMESPACE, RunFolder, is_over
 from perdure.local.supervisor import GRACE_SECONDS, Sight, Supervisor
 from perdure.store.base import StoreFacts
-from perdure.store.durability import judge
+from perdure.store.durability import doubts, judge
 from perdure.store.redis import RedisStore
 from perdure.store.sealing import KEYS_VARIABLE, seal_of
 
@@ -148,7 +148,8 @@ class _Command:
 
     def _warn(self, store: RedisStore, facts: StoreFacts) -> None:
         """The embedded one is what it is; a Redis of one's own may be other than one believes."""
-        said = judge(facts, self._options.target.run.spec.recovery.lease_seconds)
+        spec = self._options.target.run.spec
+        said = judge(doubts(facts, spec.recovery.lease_seconds), spec.checkpoint.replicas)
         if said.status != "True":
             self._console_line(f"Warning: {store.where}: {said.message} ({said.reason})")
 

@@ -15,6 +15,7 @@ from perdure.control.status import (
     WorkflowRunStatus,
 )
 from perdure.store.base import Meta
+from perdure.store.durability import judge
 
 PROGRESS_INTERVAL = 5.0
 MAX_RESULT_BYTES = 4096
@@ -45,7 +46,7 @@ def copy_progress(case: Case, meta: Meta) -> None:
 
 def copy_durability(case: Case) -> None:
     """Draft StoreDurable: whether the store keeps what it acknowledges, and what may be lost if not."""
-    said = case.obs.store.durability
+    said = judge(case.obs.store.doubts, case.spec.checkpoint.replicas)
     case.say("StoreDurable", said.status, said.reason, said.message)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from perdure.store.base import Lease, Meta
-from perdure.store.durability import UNTOLD, Durability
+from perdure.store.durability import NOT_TOLD, Doubt
 
 
 class PodState(StrEnum):
@@ -58,7 +58,7 @@ class StoreView:
     trouble_until: float = 0.0
     message: str = ""
     store_id: str = ""
-    durability: Durability = UNTOLD
+    doubts: tuple[Doubt, ...] = (NOT_TOLD,)  # what the store may lose
     meta: Meta | None = None
     lease: Lease | None = None
     inbox_pending: int = 0

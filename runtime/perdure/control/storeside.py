@@ -16,7 +16,7 @@ from perdure.control.outcome import Outcome, encode_outcome
 from perdure.control.storewatch import Clock, StoreWatch
 from perdure.errors import StoreAccessError, StoreUnavailableError
 from perdure.store.base import Reply, RunStore, Store, Tag
-from perdure.store.durability import judge
+from perdure.store.durability import doubts
 
 StoreAction = InitStore | AdvanceEpoch | Finish | SetDesired | CleanStore
 
@@ -58,7 +58,7 @@ async def observe_store(
         facts,
         identity=identity or "",
         expected_id=expected_id,
-        durability=judge(server, lease_seconds),
+        doubts=doubts(server, lease_seconds),
         lease_seconds=lease_seconds,
         now=clock(),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from perdure.control.observation import StoreState, StoreView
 from perdure.store.base import RunFacts, StoreFacts
-from perdure.store.durability import Durability
+from perdure.store.durability import Doubt
 
 CLOCK_STEP = 1.0
 CROWD = 5
@@ -101,7 +101,7 @@ class StoreWatch:
         *,
         identity: str,
         expected_id: str,
-        durability: Durability,
+        doubts: tuple[Doubt, ...],
         lease_seconds: float,
         now: Now,
     ) -> StoreView:
@@ -120,7 +120,7 @@ class StoreWatch:
             until=now.wall + left if left > 0 else 0.0,
             trouble_until=self._trouble.wall,
             store_id=identity,
-            durability=durability,
+            doubts=doubts,
             meta=facts.meta,
             lease=facts.lease,
             inbox_pending=facts.inbox_pending,

@@ -6,6 +6,7 @@ forbid. What neither tells is unknown, and said to be.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,11 +18,13 @@ class Doubt:
     """One way to lose what was acknowledged. known: the server's own words; else it doesn't say.
 
     message: what may be lost, when, and what to set. No figure in it changes while the settings don't.
+    settled_by: of how many replicas a run must wait at each commit to be safe from it; None: that doesn't help.
     """
 
     reason: str
     message: str
     known: bool = True
+    settled_by: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -36,7 +39,6 @@ class Durability:
 NOT_TOLD = Doubt(
     "NotTold", "the server doesn't say how it syncs to its disk (CONFIG is forbidden): ask who runs it", False
 )
-UNTOLD = Durability("Unknown", NOT_TOLD.reason, NOT_TOLD.message)
 
 
 _WORST_FIRST = (
@@ -51,21 +53,24 @@ _WORST_FIRST = (
 )
 
 
-def judge(facts: StoreFacts, lease_seconds: float) -> Durability:
-    """True only where nothing can be lost as far as a server can know: what its disk is, it can't."""
-    found = doubts(facts, lease_seconds)
-    if not found:
+def judge(found: Sequence[Doubt], replicas: int = 0) -> Durability:
+    """True only where nothing can be lost as far as a server can know: what its disk is, it can't.
+
+    found: what `doubts` gave. replicas: of how many the run waits at each commit (`checkpoint.replicas`).
+    """
+    left = [doubt for doubt in found if doubt.settled_by is None or replicas < doubt.settled_by]
+    if not left:
         return Durability("True", "EveryWriteSynced")
-    worst = found[0]
+    worst = left[0]
     return Durability(
-        "False" if worst.known else "Unknown", worst.reason, "; ".join(doubt.message for doubt in found)
+        "False" if worst.known else "Unknown", worst.reason, "; ".join(doubt.message for doubt in left)
     )
 
 
-def doubts(facts: StoreFacts, lease_seconds: float) -> list[Doubt]:
+def doubts(facts: StoreFacts, lease_seconds: float) -> tuple[Doubt, ...]:
     """Every way to lose something, the worst first. lease_seconds: how long a silent runner keeps its run."""
     found = [*_eviction(facts), *_disk(facts), *_replicas(facts, lease_seconds)]
-    return sorted(found, key=lambda doubt: (not doubt.known, _WORST_FIRST.index(doubt.reason)))
+    return tuple(sorted(found, key=lambda doubt: (not doubt.known, _WORST_FIRST.index(doubt.reason))))
 
 
 def _eviction(facts: StoreFacts) -> list[Doubt]:
@@ -114,26 +119,31 @@ def _disk(facts: StoreFacts) -> list[Doubt]:
 
 
 def _replicas(facts: StoreFacts, lease_seconds: float) -> list[Doubt]:
-    if int(facts.info.get("connected_slaves") or 0) == 0:
+    replicas = int(facts.info.get("connected_slaves") or 0)
+    if replicas == 0:
         return []
+    lacking = Doubt(
+        "AsynchronousReplicas",
+        "replication is asynchronous: a failover may lose what the promoted replica had not got yet, unless"
+        " checkpoint.replicas waits for all of them",
+        settled_by=replicas,
+    )
     needed, lag = facts.settings.get("min-replicas-to-write"), facts.settings.get("min-replicas-max-lag")
     if needed is None or lag is None:
-        # INFO counts good replicas only where some are asked for.
-        bounded, known = "min_slaves_good_slaves" in facts.info, "min_slaves_good_slaves" not in facts.info
+        # INFO counts good replicas only where some are asked for; how late they may be, it doesn't say.
+        bounded, known = False, "min_slaves_good_slaves" not in facts.info
     else:
         bounded, known = int(needed) > 0 and 0 < int(lag) <= lease_seconds / 2, True
-    if not (bounded and known):
-        return [
-            Doubt(
-                "SplitBrainPossible",
-                "a primary that is cut off from its replicas goes on taking writes, which are lost when one of them"
-                f" is promoted: set min-replicas-to-write 1 and min-replicas-max-lag {max(1, int(lease_seconds / 2))}",
-                known,
-            )
-        ]
+    if bounded:
+        return [lacking]
+    # A run that waits for a replica doesn't go on beside a primary that has lost them all.
     return [
         Doubt(
-            "AsynchronousReplicas",
-            "a failover may lose what the replicas had not got yet: replication is asynchronous",
-        )
+            "SplitBrainPossible",
+            "a primary that is cut off from its replicas goes on taking writes, which are lost when one of them"
+            f" is promoted: set min-replicas-to-write 1 and min-replicas-max-lag {max(1, int(lease_seconds / 2))}",
+            known,
+            settled_by=1,
+        ),
+        lacking,
     ]

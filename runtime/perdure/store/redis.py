@@ -24,7 +24,7 @@ from perdure.store.base import (
     StoreFacts,
     Tag,
 )
-from perdure.store.durability import judge
+from perdure.store.durability import doubts, judge
 from perdure.store.failures import translate
 from perdure.store.keys import RunKeys, channel, store_id
 from perdure.store.link import Argument, Link
@@ -94,7 +94,7 @@ class RedisStore:
 
     def tell(self, facts: StoreFacts, lease_seconds: float) -> None:
         """Log what this store may lose, when it is first seen and when that changed."""
-        said = judge(facts, lease_seconds)
+        said = judge(doubts(facts, lease_seconds))
         if said.reason == self._told:
             return
         self._told = said.reason
