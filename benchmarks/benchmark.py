@@ -29,6 +29,7 @@ class Benchmark:
     unit: of a sample, as it is shown: "µs a step", "KB a workflow".
     sides: by name, what takes one sample, in `unit`. A side that may not be there here (a store that
     isn't installed) is left out by the module.
+    rounds: at most so many, where a sample takes long.
     around: entered once before the rounds, such as a server that the sides talk to.
     """
 
@@ -37,4 +38,5 @@ class Benchmark:
     unit: str
     sides: Mapping[str, Callable[[], float]]
     goals: Sequence[Goal] = ()
+    rounds: int | None = None
     around: Callable[[], AbstractContextManager[object]] = nullcontext

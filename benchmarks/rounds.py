@@ -66,7 +66,8 @@ class Outcome:
 
 
 def measure(benchmark: Benchmark, rounds: int) -> Outcome:
-    """One round to warm up, which isn't counted, then `rounds` of them."""
+    """One round to warm up, which isn't counted, then `rounds` of them, or as many as the benchmark allows."""
+    rounds = min(rounds, benchmark.rounds or rounds)
     samples: dict[str, list[float]] = {side: [] for side in benchmark.sides}
     order = list(benchmark.sides)
     with benchmark.around():

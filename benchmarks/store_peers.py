@@ -94,5 +94,6 @@ RESUME = Benchmark(
     sides={"Perdure": partial(store_resume.milliseconds, store_resume.MANY)}
     | ({"DBOS": partial(_dbos_resume, store_resume.MANY)} if HAS_DBOS else {}),
     goals=[Goal("Perdure", 1 / 100, beside="DBOS")] if HAS_DBOS else [],
+    rounds=1,
     around=server,
 )

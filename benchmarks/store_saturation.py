@@ -110,6 +110,7 @@ COMMITS = Benchmark(
         f"{RUNS} runs in each of 4 processes": partial(_commits, 4, RUNS),
         "prepared, Redis alone": _without_clients,
     },
+    rounds=3,
     around=server.server,
 )
 
@@ -118,5 +119,6 @@ SHORT = Benchmark(
     title="runs of three steps, begun and ended",
     unit="a second",
     sides={"1 process": partial(_runs, 1), "2 processes": partial(_runs, 2)},
+    rounds=3,
     around=server.server,
 )

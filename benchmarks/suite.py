@@ -23,6 +23,7 @@ _ENGINE = [
 ]
 _STORE = [
     store_chain.BENCHMARK,
+    store_chain.CPU,
     store_fanout.BENCHMARK,
     store_fanout.COMMITS,
     store_bytes.SET,

@@ -16,6 +16,11 @@ def test_sides_are_sampled_in_turn_and_the_other_way_round_in_the_next_round() -
     assert outcome.samples == {"a": [1.0] * 3, "b": [1.0] * 3}  # the first round only warms up
 
 
+def test_what_takes_long_is_sampled_less_often() -> None:
+    benchmark = Benchmark("b", "", "", {"a": lambda: 1.0}, rounds=2)
+    assert [len(measure(benchmark, rounds).samples["a"]) for rounds in (1, 5)] == [1, 2]
+
+
 def test_a_goal_is_judged_by_the_ratio_within_each_round() -> None:
     # A machine that is ten times slower in one round is so on both sides.
     samples = {"ours": [1.0, 10.0, 1.0], "theirs": [20.0, 200.0, 20.0]}
