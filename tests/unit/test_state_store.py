@@ -292,6 +292,9 @@ async def test_get_state_is_a_shallow_copy() -> None:
     copied.names.append("b")
     assert await store.get("count") == 0
     assert await store.get("names") == ["a", "b"]
+    untyped = InMemoryStateStore(DictState(count=0))
+    (await untyped.get_state())["count"] = 5
+    assert await untyped.get("count") == 0
 
 
 @run
