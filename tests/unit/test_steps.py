@@ -487,3 +487,22 @@ def test_a_policy_is_given_a_seed_when_it_takes_one_and_may_be_any_object() -> N
         with pytest.raises(LookupError):
             run(result(Fails()))
     assert asked == [(1, True), (2, True), (1, False)]
+
+
+def test_a_stop_event_in_a_list_ends_the_run() -> None:
+    class Ends(Workflow):
+        began = False
+
+        @step
+        async def begin(self, ev: StartEvent) -> list[Item | StopEvent]:
+            return [Item(number=1), StopEvent(result="ended"), Item(number=2)]
+
+        @step
+        async def work(self, ev: Item) -> None:
+            self.began = True
+
+    async def go() -> tuple[Any, bool]:
+        workflow = Ends(timeout=1)
+        return await workflow.run(), workflow.began
+
+    assert run(go()) == ("ended", False)

@@ -242,17 +242,14 @@ def _returned(graph: Graph, state: State, tick: Returned, out: list[Command]) ->
     state.last_time = state.progressed_at = tick.time
     if tick.added or tick.taken:
         _settle_claims(state, work, tick)
+    stream = open_stream(state, work) if tick.many else work.stream
+    for payload in tick.events:
+        if isinstance(payload.event, StopEvent):
+            _finish(state, Ending(reason="Completed", step=work.step, stop=payload), out)
+            return
+        _emit_returned(graph, state, work, payload, out, stream)
     if tick.many:
-        stream = open_stream(state, work)
-        for payload in tick.events:
-            _emit_returned(graph, state, work, payload, out, stream)
         leave_stream(graph, state, stream, out)
-    else:
-        for payload in tick.events:
-            if isinstance(payload.event, StopEvent):
-                _finish(state, Ending(reason="Completed", step=work.step, stop=payload), out)
-                return
-            _emit_returned(graph, state, work, payload, out, work.stream)
     _end_work(graph, state, work, out)
 
 
