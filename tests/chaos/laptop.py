@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 DOCUMENTS = Path(__file__).parents[2] / "examples" / "documents"
 
@@ -59,13 +59,13 @@ class Laptop:
         self.process: subprocess.Popen[str] | None = None
         self.killed: list[int] = []
 
-    def start(self, *options: str) -> Laptop:
+    def start(self, *options: str, stderr: int | IO[str] = subprocess.STDOUT) -> Laptop:
         command = [sys.executable, "-m", "perdure.cli.main", "run", str(self.manifest)]
         self.process = subprocess.Popen(
             [*command, "--dir", str(self.folder), *options],
             cwd=DOCUMENTS,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             text=True,
             start_new_session=True,
         )

@@ -191,6 +191,22 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(laptop: Laptop) -> No
     assert laptop.status()["attempt"] == 2
 
 
+def test_a_reader_that_leaves_interrupts_a_run_as_ctrl_c_does(laptop: Laptop, tmp_path: Path) -> None:
+    errors = tmp_path / "errors"
+    with errors.open("w") as file:
+        laptop.start(stderr=file)
+    assert laptop.process is not None and laptop.process.stdout is not None
+    assert laptop.process.stdout.readline()
+    laptop.process.stdout.close()
+    assert laptop.process.wait(120) == 141
+    assert sum(laptop.conversions()[0].values()) < COUNT
+    assert errors.read_text() == ""
+    status, printed = laptop.start().finish()
+    assert status == 0, printed
+    converted, again = laptop.conversions()
+    assert (len(converted), again) == (COUNT, [])
+
+
 def test_after_the_end_the_same_command_starts_a_new_run(tmp_path: Path) -> None:
     assert perdure(tmp_path, "flows.py:Fine")[0] == 0
     status, printed = perdure(tmp_path, "flows.py:Fine", "--input", '{"count": 3}')

@@ -10,10 +10,13 @@ import pytest
 import yaml
 
 from perdure import Workflow, step
+from perdure.cli.console import Console
+from perdure.cli.display import BarDisplay, LineDisplay, display_for
 from perdure.cli.errors import UsageError
 from perdure.cli.main import main
 from perdure.cli.table import print_table
 from perdure.cli.target import parse_input, read_target
+from perdure.control.actions import Event
 from perdure.control.status import Phase
 from perdure.errors import WorkflowRuntimeError
 from perdure.events import StartEvent, StopEvent
@@ -253,6 +256,28 @@ def test_a_table_is_aligned_on_a_terminal_and_cut_nowhere(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stdout", pipe := io.StringIO())
     print_table(("number", "detail"), rows)
     assert pipe.getvalue().splitlines() == ["number\tdetail", "1\t" + rows[0][1], "22\t"]
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 56, 80, 200])
+def test_the_bar_fits_its_terminal_and_never_cuts_the_figures(width: int) -> None:
+    console = Console(width=width, force_terminal=True, color_system=None, file=io.StringIO())
+    display = BarDisplay(console, "documents-of-a-long-name")
+    display._progress.update(display._task, completed=10, total=320, phase="attempt 2 takes over")
+    with console.capture() as captured:
+        console.print(display._progress.get_renderable())
+    told = captured.get()
+    assert told.count("\n") == 1
+    assert "10/320" in told
+    assert ("attempt 2 takes over" in told) == (width >= 56)
+
+
+def test_without_a_terminal_there_are_lines_without_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO())
+    assert isinstance(display_for(console, "run"), LineDisplay)
+    monkeypatch.setenv("NO_COLOR", "1")
+    quiet = Console(force_terminal=True, file=(written := io.StringIO()))
+    BarDisplay(quiet, "run").event(Event("Resumed", "attempt 2 made progress", warning=True))
+    assert written.getvalue() == "attempt 2 made progress\n"
 
 
 class Needs(StartEvent):

@@ -5,9 +5,16 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
+from perdure.cli.console import Console
 from perdure.control.actions import Event
 from perdure.control.observation import StoreState
 from perdure.control.outcome import Summary, decode_summary
@@ -19,6 +26,15 @@ TOLD_AT_THE_END = (
     "CheckpointTooLarge", "CheckpointCorrupt", "StateLost", "Incompatible", "InvalidSpec",
 )  # fmt: skip
 QUIET = ("Accepted", "StoreReady", "Started", *TOLD_AT_THE_END)
+
+
+WIDE, MEDIUM = 80, 56  # columns of a terminal
+FIGURES, PHASE, BAR_AND_TIME = 2 + 18, 22, 20  # columns that they take
+SHORTEST_NAME = 4
+
+
+def _cut(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
 def steps_known(summary: Summary) -> int:
@@ -49,17 +65,20 @@ class BarDisplay:
 
     def __init__(self, console: Console, name: str) -> None:
         self._console = console
-        self._progress = Progress(
+        # In a narrow terminal the figures are the last to go.
+        wide, medium = console.width >= WIDE, console.width >= MEDIUM
+        columns: list[ProgressColumn] = [
             SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            *([BarColumn()] if wide else []),
             TextColumn("{task.completed}/{task.total} steps"),
-            TextColumn("{task.fields[phase]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task = self._progress.add_task(name, total=1, phase="starting")
+            *([TextColumn("{task.fields[phase]}")] if medium else []),
+            *([TimeElapsedColumn()] if wide else []),
+        ]
+        self._progress = Progress(*columns, console=console, transient=True)
+        rest = FIGURES + (PHASE if medium else 0) + (BAR_AND_TIME if wide else 0)
+        shown = _cut(name, max(SHORTEST_NAME, console.width - rest))
+        self._task = self._progress.add_task(shown, total=1, phase="starting")
 
     def __enter__(self) -> BarDisplay:
         self._progress.start()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
 
+from perdure.cli.console import Console
 from perdure.cli.errors import UsageError
 from perdure.errors import ManifestError, PerdureError
 from perdure.local.errors import LocalError
@@ -103,7 +103,8 @@ def run(
       0    completed; the result is the last thing told, before the figures
       1    ended otherwise: a step failed, it timed out, was cancelled, lost its state
       2    something in the command, the manifest or the input is wrong: nothing ran
-      130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP); the same command resumes it
+      130  interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP, 141 when nobody
+           reads its output any more); the same command resumes it
     """
     from perdure.cli.run import Options, execute
     from perdure.cli.target import read_target

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rich.console import Console
-
+from perdure.cli.console import Console
 from perdure.control.api import WorkflowRun
 from perdure.control.outcome import Outcome
 

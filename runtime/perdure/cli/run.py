@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from perdure.cli.connect import connect
+from perdure.cli.console import Console
 from perdure.cli.display import Display, display_for, steps_known
 from perdure.cli.errors import UsageError
 from perdure.cli.report import show_failure, show_result
@@ -180,6 +179,8 @@ class _Command:
         loop = asyncio.get_running_loop()
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(sig, self._asked_to_stop, sig)
+        # Python has this one as an error at the next write; here it is what it is for other commands.
+        self._console.when_closed = lambda: self._asked_to_stop(signal.SIGPIPE)
 
     def _asked_to_stop(self, sig: signal.Signals) -> None:
         if self._stopped_by is not None and self._supervisor is not None:
