@@ -27,8 +27,8 @@ def until(holds: Callable[[], object], what: str) -> None:
 class Sentinel(RedisServer):
     """Watches one primary, which it fails over a second after that fell silent."""
 
-    def __init__(self, primary: RedisServer) -> None:
-        super().__init__()
+    def __init__(self, primary: RedisServer, program: str = "") -> None:
+        super().__init__(program=program)
         self._conf = self.directory / "sentinel.conf"
         self._conf.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
@@ -55,11 +55,11 @@ class Group:
 class Sentinels(Group):
     """A primary, its replica, and three sentinels. Options are both servers'."""
 
-    def __init__(self, **options: str | int) -> None:
+    def __init__(self, program: str = "", **options: str | int) -> None:
         super().__init__()
-        self.primary = RedisServer(**options)
-        self.replica = RedisServer(replicaof=f"127.0.0.1 {self.primary.port}", **options)
-        self.sentinels = [Sentinel(self.primary) for _ in range(3)]
+        self.primary = RedisServer(program=program, **options)
+        self.replica = RedisServer(program=program, replicaof=f"127.0.0.1 {self.primary.port}", **options)
+        self.sentinels = [Sentinel(self.primary, program) for _ in range(3)]
 
     def __enter__(self) -> Sentinels:
         with contextlib.ExitStack() as opened:
@@ -99,12 +99,14 @@ class Sentinels(Group):
 class Cluster(Group):
     """Three primaries that share the slots."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "") -> None:
         super().__init__()
-        self.nodes = [
-            RedisServer(cluster_enabled="yes", cluster_node_timeout=2000, cluster_require_full_coverage="no")
-            for _ in range(3)
-        ]
+        options: dict[str, str | int] = {
+            "cluster_enabled": "yes",
+            "cluster_node_timeout": 2000,
+            "cluster_require_full_coverage": "no",
+        }
+        self.nodes = [RedisServer(program=program, **options) for _ in range(3)]
 
     def __enter__(self) -> Cluster:
         with contextlib.ExitStack() as opened:

@@ -42,8 +42,8 @@ def tenant(server: RedisServer, *changes: str) -> str:
 
 
 @pytest.fixture
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as started:
+def server(server_program: str) -> Iterator[RedisServer]:
+    with RedisServer(program=server_program) as started:
         yield started
 
 
