@@ -111,11 +111,10 @@ def _type_of(workflow: Workflow[Any], awaited: Collection[str], name: str) -> ty
     """
     wanted = name.replace(":", ".")
     taken = {kind for config in workflow._graph.configs.values() for kind in config.accepted_events}
-    loaded = _descendants(Event)
-    waited = {kind for kind in loaded if qualified_name(kind) in awaited}
-    beside = {kind for kind in loaded if kind.__module__ == type(workflow).__module__}
-    for among in (taken, waited, beside, loaded):
-        found = [kind for kind in among if wanted in (kind.__name__, qualified_name(kind))]
+    loaded = [kind for kind in _descendants(Event) if wanted in (kind.__name__, qualified_name(kind))]
+    waited = [kind for kind in loaded if qualified_name(kind) in awaited]
+    beside = [kind for kind in loaded if kind.__module__ == type(workflow).__module__]
+    for found in ([kind for kind in loaded if kind in taken], waited, beside, loaded):
         if len(found) == 1:
             return found[0]
         if found:

@@ -15,6 +15,7 @@ from perdure.checkpoint import Checkpoint
 from perdure.context.context import Context
 from perdure.durable import DurableRun
 from perdure.engine.gate import Gate
+from perdure.engine.reduce import FINAL
 from perdure.errors import (
     ContextStateError,
     LeaseLostError,
@@ -282,6 +283,30 @@ def _is_free(facts: RunFacts) -> bool:
     except PermissionError:
         return False
     return False
+
+
+async def reopen(store: Store, run_id: str) -> None:
+    """Let a run that failed be taken up again: the next `workflow.run` of its id starts at the step that failed.
+
+    That step's tries are counted anew; what committed before stays. Raises StateLostError (no such run),
+    WorkflowRuntimeError (it has not ended, or there is nothing to take up), and the store's errors.
+    """
+    run = store.run(NAMESPACE, run_id)
+    meta = (await run.facts()).meta
+    if meta is None:
+        raise StateLostError(f"the store knows no run {run_id}")
+    if meta.outcome is None:
+        raise WorkflowRuntimeError(f"run {run_id} has not ended: run it again and it goes on")
+    reason = json.loads(meta.outcome).get("reason", "")
+    if reason in FINAL:
+        raise WorkflowRuntimeError(
+            f"run {run_id} ended as {reason}, which is final: give a new run another id"
+        )
+    answer = await run.reopen(meta.epoch + 1, meta.reopened + 1)
+    if not answer.ok:
+        raise WorkflowRuntimeError(
+            f"run {run_id} was changed by another at the same time: look at it, and try again"
+        )
 
 
 def recorded_result(workflow: Workflow[Any], outcome: bytes) -> StopEvent:
