@@ -3,11 +3,13 @@
 import base64
 import dataclasses
 import os
+import sys
 
 import pytest
 
 from perdure import Checkpoint
 from perdure.errors import CheckpointCorruptError, IncompatibleError
+from perdure.store import sealing
 from perdure.store.records import HEADER_BYTES, frame, frame_snapshot, unframe, unframe_snapshot
 from perdure.store.sealing import COMPRESS_FROM, PLAIN, Keyring, Seal, seal_of
 
@@ -107,8 +109,9 @@ def test_what_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPa
     encrypted = frame(1, 1, LARGE, seal_of("None", f"k:{OLD}"))
     keys = dataclasses.replace(PLAIN)
     object.__setattr__(keys, "keyring", Keyring.parse(f"k:{OLD}"))
-    monkeypatch.setitem(__import__("sys").modules, "zstandard", None)
-    monkeypatch.setitem(__import__("sys").modules, "cryptography.exceptions", None)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    sealing._aes.cache_clear()
     with pytest.raises(IncompatibleError, match=r"record is compressed: install perdure\[compression\]"):
         unframe(compressed)
     with pytest.raises(IncompatibleError, match=r"record is encrypted: install perdure\[encryption\]"):

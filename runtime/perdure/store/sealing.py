@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import os
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from perdure.errors import CheckpointCorruptError, IncompatibleError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 ZSTD, AES_GCM = 0x10, 0x20  # in the header, above the kind
 COMPRESS_FROM = 4096  # bytes; below, a commit is too quick for it to pay
@@ -70,7 +75,7 @@ class Seal:
         if self.compress:
             _zstandard()
         if self.keyring.keys:
-            _cryptography()
+            _need_aes()
 
     @property
     def plain(self) -> bool:
@@ -87,7 +92,7 @@ class Seal:
             marks |= AES_GCM
             nonce, name = secrets.token_bytes(NONCE_BYTES), key_id.encode()
             bound = head + bytes([marks])
-            sealed = _cryptography().AESGCM(key).encrypt(nonce, payload, bound)
+            sealed = _cipher(key).encrypt(nonce, payload, bound)
             payload = b"".join((bytes([len(name)]), name, nonce, sealed))
             break
         return marks, payload
@@ -120,16 +125,15 @@ class Seal:
                 f"{where} is encrypted by key {key_id!r}, which isn't among those given ({known}): add it behind"
                 " the first, as long as something is stored by it"
             )
-        cryptography = _cryptography(where)
+        _need_aes(where)
         try:
-            opened: bytes = cryptography.AESGCM(key).decrypt(nonce, stored[size + NONCE_BYTES :], bound)
-        except cryptography.InvalidTag as error:
+            return _cipher(key).decrypt(nonce, stored[size + NONCE_BYTES :], bound)
+        except _aes()[1] as error:
             # Its checksum held, so it isn't the disk: another key of that name, or someone's own record.
             raise IncompatibleError(
                 f"{where} can't be decrypted by the key {key_id!r} that was given: it is not the key by which this"
                 " was written, or the record is not what was written"
             ) from error
-        return opened
 
 
 PLAIN = Seal()
@@ -155,19 +159,23 @@ def _zstandard(where: str = "") -> ModuleType:
     return zstandard
 
 
-class _Cryptography:
-    """The two names of the library that are used."""
+@functools.cache  # a commit is too quick for looking it up each time
+def _aes() -> tuple[type[AESGCM], type[Exception]]:
+    """The cipher, and what it raises for what it didn't write."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    def __init__(self) -> None:
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        self.AESGCM, self.InvalidTag = AESGCM, InvalidTag
+    return AESGCM, InvalidTag
 
 
-def _cryptography(where: str = "") -> _Cryptography:
+@functools.lru_cache(maxsize=16)
+def _cipher(key: bytes) -> AESGCM:
+    return _aes()[0](key)
+
+
+def _need_aes(where: str = "") -> None:
     try:
-        return _Cryptography()
+        _aes()
     except ImportError as error:
         raise IncompatibleError(
             f"{where or 'what is written'} is encrypted: install perdure[encryption]"
