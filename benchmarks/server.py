@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import subprocess
 import tempfile
@@ -32,6 +33,8 @@ def client() -> redis.Redis:
 @contextlib.contextmanager
 def server(appendfsync: str = "everysec") -> Iterator[None]:
     """While it lasts there is a server, empty at first."""
+    # That everysec may lose a second is what is measured here, not news for each run.
+    logging.getLogger("perdure").setLevel(logging.ERROR)
     with socket.socket() as probe, tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
