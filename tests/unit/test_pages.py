@@ -1,32 +1,34 @@
-"""docs/durability.md says what is so: each test that it names is there, each reason is one that can be given."""
+"""The pages say what is so: each test and page that they name is there, each reason is one that can be given."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 from perdure.cli.main import app
 from perdure.store import durability
 
 ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGE = (ROOT / "docs/durability.md").read_text()
 
 
-def test_each_test_that_the_page_names_is_there() -> None:
-    named = re.findall(r"`(tests/[a-z_/]+\.py)::(\w+)`", PAGE)
-    assert len(named) >= 25
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_test_and_page_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text()
     missing = [
         f"{file}::{test}"
-        for file, test in named
+        for file, test in re.findall(r"`(tests/[a-z_/]+\.py)::(\w+)`", text)
         if not re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE)
     ]
+    missing += [
+        target
+        for target in re.findall(r"\]\(([^)#: ]+\.md)(?:#[^)]*)?\)", text)
+        if not (page.parent / target).exists()
+    ]
     assert missing == []
-
-
-def test_what_the_first_pages_link_to_is_there() -> None:
-    for page in (ROOT / "README.md", ROOT / "docs/durability.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).is_file(), f"{page.name} links to {target}"
 
 
 def test_the_readme_names_commands_that_are_there() -> None:
