@@ -9,10 +9,11 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from perdure.checkpoint import Checkpoint
 from perdure.context.context import Context
+from perdure.deprecation import deprecated
 from perdure.durable import DurableRun
 from perdure.engine.gate import Gate
 from perdure.engine.reduce import FINAL
@@ -70,16 +71,17 @@ class _Handler(WorkflowHandler[Any]):
         return await asyncio.shield(self._opening)
 
     async def _live(self) -> Run:
-        opened = await self._opened()
-        if isinstance(opened, StopEvent):
-            raise ContextStateError(f"run {self._run_id} has already ended: await the handler for its result")
-        return opened
+        await self._opened()
+        return self._run
 
     @property
     def _run(self) -> Run:  # type: ignore[override]
         if not self._opening.done():
             raise ContextStateError(f"run {self._run_id} is not open yet: await something of it first")
-        return cast("Run", self._opening.result())
+        opened = self._opening.result()
+        if isinstance(opened, StopEvent):
+            raise ContextStateError(f"run {self._run_id} has already ended: await the handler for its result")
+        return opened
 
     @property
     def ctx(self) -> Context[Any]:
@@ -109,6 +111,14 @@ class _Handler(WorkflowHandler[Any]):
         opened = self._opening.result()
         return opened if isinstance(opened, StopEvent) else super().get_stop_event()
 
+    def exception(self) -> BaseException | None:
+        if self._opening.done():
+            error = self._opening.exception()
+            if error is not None or isinstance(self._opening.result(), StopEvent):
+                deprecated("WorkflowHandler.exception()", "await the handler")
+                return error
+        return super().exception()
+
     async def send_event(self, event: Event, step: str | None = None) -> None:
         run = await self._live()
         run.check_target(event, step)
@@ -128,7 +138,8 @@ class _Handler(WorkflowHandler[Any]):
             yield event
 
     def __str__(self) -> str:
-        return f"WorkflowHandler(workflow={self._workflow.workflow_name}, run_id={self._run_id})"
+        name, run_id = self._workflow.workflow_name, self._run_id
+        return f"WorkflowHandler(workflow={name}, run_id={run_id}, result={self.get_stop_event()})"
 
 
 async def _open(

@@ -173,7 +173,7 @@ def test_outcome_summary_and_last_words_come_back_as_they_went() -> None:
     assert decode_outcome(encode_outcome(outcome)) == outcome
     failed = Outcome("StepFailed", "boom", failure={"step": "a", "message": "boom"})
     assert decode_outcome(encode_outcome(failed)) == failed
-    summary = Summary(3, ("a", "b"), 2, "a", 1.5, 1, True)
+    summary = Summary(3, ("a", "b"), 2, "a", 1.5, 1, True, ("Answer",))
     assert decode_summary(encode_summary(summary)) == summary
     words = Termination(2, 7, "exit", "LeaseLost", "no answer")
     assert decode_termination(encode_termination(words)) == words

@@ -864,9 +864,12 @@ def test_a_restart_of_the_store_that_may_have_cost_something_is_told_once(outcom
 
 
 def test_row_41_a_run_that_waits_says_so() -> None:
-    view = store(meta(summary=encode_summary(Summary(waiting=True))), LEASE)
+    view = store(meta(summary=encode_summary(Summary(waiting=True, wakes=("Answer", "Odd")))), LEASE)
     new = written(decide(spec(), status(), look(view, pod()), NOW))
     assert new.phase is Phase.WAITING
+    condition = new.condition("Waiting")
+    assert condition is not None
+    assert condition.message.endswith("events that would wake it: Answer, Odd")
     back = written(decide(spec(), new, look(store(meta(), LEASE), pod()), NOW + 6))
     assert back.phase is Phase.RUNNING
 

@@ -9,7 +9,12 @@ from typing import Any, TypeVar
 import pytest
 
 from perdure import Context, Workflow, step
-from perdure.errors import WorkflowCancelledByUser, WorkflowRuntimeError, WorkflowTimeoutError
+from perdure.errors import (
+    ContextStateError,
+    WorkflowCancelledByUser,
+    WorkflowRuntimeError,
+    WorkflowTimeoutError,
+)
 from perdure.events import (
     Event,
     StartEvent,
@@ -18,6 +23,7 @@ from perdure.events import (
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
 )
+from perdure.store.memory import MemoryStore
 
 T = TypeVar("T")
 
@@ -157,3 +163,48 @@ def test_run_ids_are_given_or_made() -> None:
     ids = run(go())
     assert len(ids) == 3
     assert "mine" in ids
+
+
+def test_a_durable_runs_handler_answers_the_same_before_it_is_open_and_when_the_run_had_ended_before() -> (
+    None
+):
+    async def go() -> list[Any]:
+        store, seen = MemoryStore(), []
+        for _ in range(2):
+            handler = Shows(workflow_name="shop").run(run_id="r", store=store)
+            assert (handler.is_done(), handler.get_stop_event()) == (False, None)
+            with pytest.raises(ContextStateError, match="not open yet"):
+                _ = handler.ctx
+            result = await handler
+            with pytest.warns(DeprecationWarning):
+                error = handler.exception()
+            seen.append((result, error, str(handler), repr(await handler.stop_event_result())))
+        with pytest.raises(ContextStateError, match="already ended"):
+            _ = handler.ctx
+        return seen
+
+    first, again = run(go())
+    assert (
+        first
+        == again
+        == (
+            "done",
+            None,
+            "WorkflowHandler(workflow=shop, run_id=r, result=done)",
+            "StopEvent(result='done')",
+        )
+    )
+
+
+def test_a_durable_run_that_had_failed_before_raises_its_failure_and_says_so() -> None:
+    async def go() -> list[Any]:
+        store, seen = MemoryStore(), []
+        for _ in range(2):
+            handler = Shows().run(run_id="r", store=store, how="fail")
+            with pytest.raises(Exception, match="no"):
+                await handler
+            with pytest.warns(DeprecationWarning):
+                seen.append(str(handler.exception()))
+        return seen
+
+    assert all("no" in error for error in run(go()))
