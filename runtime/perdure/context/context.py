@@ -333,7 +333,7 @@ class Context(Generic[StateT]):
 
     async def running_steps(self) -> list[str]:
         """Names of the steps that have an execution under way."""
-        return sorted(set(self._outside("running_steps").loop.active_steps))
+        return sorted(set(self._outside("running_steps").loop.active_steps()))
 
     def stream_events(self, expose_internal: bool = False) -> AsyncIterator[Event]:
         """As `WorkflowHandler.stream_events`."""

@@ -68,7 +68,8 @@ class Engine(Protocol):
     def stop(self, ending: Ending | None, error: BaseException | None) -> None: ...
     def check_drained(self) -> None: ...
     @property
-    def active_steps(self) -> list[str]: ...
+    def active(self) -> int: ...
+    def active_steps(self, most: int | None = None) -> list[str]: ...
 
 
 class Committer:
@@ -255,13 +256,14 @@ class Committer:
 
     def _summary(self) -> bytes:
         state = self._state
-        active = self._engine.active_steps
+        # Not all their names: thousands may be waiting, and this is for each commit.
+        active = self._engine.active
         waiting = is_waiting(state)
         return _encode_summary(
             _Summary(
                 completed_steps=state.completed,
-                active_steps=active[:MAX_NAMED],
-                pending_events=max(0, len(state.works) - len(active)),
+                active_steps=self._engine.active_steps(MAX_NAMED),
+                pending_events=max(0, len(state.works) - active),
                 last_step=state.last_step,
                 last_progress_time=state.progressed_at or state.last_time,
                 replayed_steps=state.replayed,

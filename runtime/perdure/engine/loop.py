@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 import logging
 import random
 import threading
@@ -148,8 +149,13 @@ class Loop:
         return list(self._open.values())
 
     @property
-    def active_steps(self) -> list[str]:
-        return [invocation.work.step for invocation in self._open.values()]
+    def active(self) -> int:
+        """How many executions run or wait in this process."""
+        return len(self._open)
+
+    def active_steps(self, most: int | None = None) -> list[str]:
+        """The step of each of them, or of the `most` that began first."""
+        return [invocation.work.step for invocation in itertools.islice(self._open.values(), most)]
 
     def alive(self) -> float:
         """Seconds that processes were alive for this run."""
@@ -560,7 +566,7 @@ class Loop:
             self.timers.arm(self.timeout - self.alive(), self._timed_out)
 
     def _timed_out(self) -> None:
-        steps = self.timed_out_steps = sorted(set(self.active_steps))
+        steps = self.timed_out_steps = sorted(set(self.active_steps()))
         self.halt("TimedOut", f"Operation timed out after {self.timeout} seconds. Active steps: {steps}")
 
     # --- the end --------------------------------------------------------------------------------------
