@@ -132,6 +132,20 @@ def test_a_url_of_ones_own_needs_no_redis() -> None:
     assert of_kind(objects, "Secret")[0]["stringData"] == {"url": "redis://mine:6379/0"}
 
 
+def test_files_that_a_url_names_can_be_mounted() -> None:
+    url = r"rediss+sentinel://:pw@a:26379\,b:26379/mine?ssl_ca_certs=/tls/ca.crt"
+    objects = render(
+        f"redis.url={url}",
+        "operator.volumes[0].name=tls,operator.volumes[0].secret.secretName=redis-ca",
+        "operator.volumeMounts[0].name=tls,operator.volumeMounts[0].mountPath=/tls",
+    )
+    (secret,) = of_kind(objects, "Secret")
+    assert secret["stringData"]["url"] == url.replace("\\", "")
+    pod = of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]
+    assert {"name": "tls", "secret": {"secretName": "redis-ca"}} in pod["volumes"]
+    assert {"name": "tls", "mountPath": "/tls"} in pod["containers"][0]["volumeMounts"]
+
+
 def test_a_secret_of_ones_own_is_used_as_it_is() -> None:
     objects = render("redis.existingSecret=mine", "redis.existingSecretKey=REDIS")
     assert of_kind(objects, "Secret") == []

@@ -89,6 +89,15 @@ def test_after_trouble_nobody_is_judged_for_one_lease(trouble: Callable[[StoreWa
     assert view(watch, 125).state is StoreState.READY
 
 
+def test_runs_of_a_cluster_are_on_several_servers_and_that_is_no_trouble() -> None:
+    watch = calm()
+    watch.answered("another", facts(61, run_id="process-2"), at(61))
+    watch.answered("run", facts(62), at(62))
+    assert view(watch, 62).state is StoreState.READY
+    watch.answered("another", facts(63, run_id="process-3"), at(63))
+    assert view(watch, 63).state is StoreState.GRACE, "its server is another: it may know of no lease"
+
+
 def test_a_clock_that_drifts_is_no_trouble() -> None:
     watch = calm()
     for second in range(61, 200):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
 import signal
 import time
@@ -172,7 +173,7 @@ class Child:
                 if time.monotonic() > give_up or self._draining.is_set():
                     raise Unstartable("StoreUnavailable", str(error)) from error
                 log.warning("the store can't be used yet, trying on", error=str(error))
-                await asyncio.sleep(min(1.0, CONNECT_SECONDS))
+                await asyncio.sleep(random.uniform(0.5, 1.0))  # a fleet must not come all at once
                 continue
             return answer, sent_at
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -228,7 +229,7 @@ class Lease:
                     if not failing:
                         log.warning("the lease can't be renewed, trying on: %s", error)
                     failing = True
-                    pause = min(1.0, self._ttl * RETRY_PART)
+                    pause = self._retry_pause()
                     continue
                 if self._take(answer, sent_at):
                     if failing:
@@ -236,9 +237,13 @@ class Lease:
                     failing = False
                     pause = sent_at + self._ttl * RENEW_PART - self._clock()
                 else:
-                    pause = min(1.0, self._ttl * RETRY_PART)
+                    pause = self._retry_pause()
         finally:
             self._renewer.close()
+
+    def _retry_pause(self) -> float:
+        # Not all at once: a fleet that lost its store comes back together.
+        return min(1.0, self._ttl * RETRY_PART) * random.uniform(0.5, 1.0)
 
     def _pause(self, seconds: float) -> bool:
         """Wait; whether to go on renewing."""
