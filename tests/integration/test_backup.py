@@ -21,6 +21,7 @@ from redis_groups import Cluster
 from redis_server import RedisServer
 
 from perdure import Context, Workflow, history, step
+from perdure.cli import archive
 from perdure.cli.main import main
 from perdure.events import Event, StartEvent, StopEvent
 from perdure.store.dump import Dump, read, write
@@ -308,6 +309,24 @@ class Counting(Workflow):
             await asyncio.sleep(3600)
         await ctx.store.append("seen", 2)
         return StopEvent(result=await ctx.store.get("seen"))
+
+
+@pytest.mark.parametrize("version", range(1, archive.FORMAT + 1))
+def test_what_was_exported_in_each_format_is_taken_up(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    exports = Path(__file__).parent / "exports"
+    shutil.copy(exports / "flow.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    status, out = cli("import", str(exports / f"{version}.export"))
+    assert status == 0, out
+    committed = completed(cli, "flow")
+    assert committed > ITEMS // 2
+    process = perdure("run", "flow.py:Flow", "--name", "flow", folder=tmp_path)
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert json.loads(told[told.index("[") : told.index("]") + 1]) == list(range(ITEMS))
+    assert len(executions(tmp_path)) == ITEMS + 2 - committed
 
 
 @pytest.fixture
