@@ -20,7 +20,7 @@ from perdure.errors import (
     WorkflowRuntimeError,
     WorkflowTimeoutError,
 )
-from perdure.events import Event, StartEvent, StopEvent
+from perdure.events import Event, InputRequiredEvent, StartEvent, StopEvent
 from perdure.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from perdure.store.memory import MemoryStore
 from perdure.store.records import Record
@@ -450,6 +450,55 @@ def test_what_a_step_sends_its_child_is_not_sent_again_after_a_crash(kills):
         return await to_end(Answers(), Log(), kills)
 
     assert asyncio.run(go())["result"] == ["yes", "no"]
+
+
+class Question(InputRequiredEvent):
+    number: int
+
+
+class AsksTwice(Workflow):
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        texts = []
+        for number in range(2):
+            answer = await ctx.wait_for_event(Answer, waiter_event=Question(number=number))
+            texts.append(answer.text)
+        return StopEvent(result=texts)
+
+
+class PassesOn(Workflow):
+    """Asks outside what its child asks, and tells its child what it was told."""
+
+    @step
+    async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        child = AsksTwice(disable_validation=True).run()
+        async for event in child.stream_events():
+            if isinstance(event, Question):
+                await child.send_event(await ctx.wait_for_event(Answer, waiter_event=event))
+        return StopEvent(result=await child)
+
+
+@settings(max_examples=60, deadline=None)
+@given(kills=KILLS, snapshots=st.booleans())
+def test_a_question_of_a_child_is_asked_and_answered_once_whatever_is_killed(kills, snapshots):
+    async def go():
+        log = Log(snapshots=snapshots)
+        for count, stored in [*kills, (10**9, True)]:
+            if log.outcome is not None:
+                break
+            log.kill_at, log.stored = log.commits + count, stored
+            taken = open_run(PassesOn(disable_validation=True), log)
+            while not taken.result.done():
+                # A person answers what is shown to be open.
+                if taken.loop.rests and any(queue.waiting for queue in taken.loop.state.steps.values()):
+                    taken.send_from_outside(Answer(text=f"{len(log.published)}"), None)
+                await asyncio.sleep(0)
+        return json.loads(log.outcome), log
+
+    outcome, log = asyncio.run(go())
+    assert outcome["reason"] == "Completed"
+    assert [json.loads(data)["value"]["number"] for data in log.published] == [0, 1]
+    assert outcome["result"] == ["1", "2"]
 
 
 def test_a_childs_retry_keeps_its_attempts_and_its_delay_over_a_crash():
