@@ -495,7 +495,7 @@ def test_a_question_of_a_child_is_asked_and_answered_once_whatever_is_killed(kil
                 await asyncio.sleep(0)
         return json.loads(log.outcome), log
 
-    outcome, log = asyncio.run(go())
+    outcome, log = run(go())
     assert outcome["reason"] == "Completed"
     assert [json.loads(data)["value"]["number"] for data in log.published] == [0, 1]
     assert outcome["result"] == ["1", "2"]
