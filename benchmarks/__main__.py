@@ -18,12 +18,15 @@ DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
 def main(
     only: Annotated[
         list[str] | None,
-        typer.Option(help=f"One of {', '.join(BENCHMARKS)}; may be given again. Nothing is written then."),
+        typer.Option(help=f"One of {', '.join(BENCHMARKS)}; may be given again. Written only with --output."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each side is sampled.")] = 11,
     output: Annotated[
         Path | None,
-        typer.Option(help="Where results.json and results.svg go; without --only it is docs/benchmarks."),
+        typer.Option(
+            help="Where results.json and results.svg go; without --only it is docs/benchmarks. What isn't measured now "
+            "and stands there from a machine and versions like these, is kept."
+        ),
     ] = None,
 ) -> None:
     """Measure Perdure beside what it is compared with. Exits with 1 when a goal is missed."""
@@ -45,8 +48,11 @@ def main(
     folder = output or (None if only else DOCS)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        results.write(outcomes, folder / "results.json")
-        picture.draw(outcomes, folder / "results.svg")
+        known = results.read(folder / "results.json", BENCHMARKS)
+        known |= {outcome.benchmark.name: outcome for outcome in outcomes}
+        all_outcomes = [known[name] for name in BENCHMARKS if name in known]
+        results.write(all_outcomes, folder / "results.json")
+        picture.draw(all_outcomes, folder / "results.svg")
         console.print(f"written to {folder}/results.json and results.svg")
     if not all(verdict.met for outcome in outcomes for verdict in outcome.verdicts):
         raise typer.Exit(1)

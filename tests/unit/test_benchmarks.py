@@ -1,5 +1,10 @@
 """How benchmarks are sampled and judged; nothing here measures."""
 
+import json
+from pathlib import Path
+
+import pytest
+from benchmarks import results
 from benchmarks.benchmark import Benchmark, Goal
 from benchmarks.rounds import Outcome, Spread, measure
 from benchmarks.table import goal_text, ratio
@@ -52,3 +57,21 @@ def test_goals_read_as_they_are_spoken() -> None:
     assert goal_text(Goal("a", 1 / 20, beside="b"), "µs") == "≤ 1/20 of b"
     assert goal_text(Goal("a", 12), "KB") == "≤ 12 KB"
     assert (ratio(1.3), ratio(0.04)) == ("1.3 ×", "1/25")
+
+
+def test_results_are_read_back_and_those_of_other_sides_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "versions", lambda: {"perdure": "1"})
+    one = Benchmark("one", "", "µs", {"a": float, "b": float}, [Goal("a", 0.5, beside="b")])
+    two = Benchmark("two", "", "µs", {"a": float})
+    outcomes = [Outcome(one, {"a": [1.0, 2.0], "b": [4.0, 4.0]}), Outcome(two, {"a": [3.0]})]
+    path = tmp_path / "results.json"
+    assert results.read(path, {}) == {}
+    results.write(outcomes, path)
+    renamed = Benchmark("two", "", "µs", {"other": float})
+    assert results.read(path, {"one": one, "two": renamed}) == {"one": outcomes[0]}
+    document = json.loads(path.read_text())
+    document["machine"]["cores"] += 1
+    path.write_text(json.dumps(document))
+    assert results.read(path, {"one": one, "two": two}) == {}
