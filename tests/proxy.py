@@ -19,7 +19,7 @@ class Proxy:
     """Listens on a free port. `cut_at(marker, how)` arms one cut, at the next request that holds `marker`.
 
     `answer(marker, reply, times)` has such requests answered with `reply` so often, unseen by the server.
-    All requests that hold `marker` are kept in `seen`.
+    All requests that hold `marker` are kept in `seen`. connections: how many there were.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -30,6 +30,7 @@ class Proxy:
         self._reply = b""
         self._times = 0
         self.seen: list[bytes] = []
+        self.connections = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -60,6 +61,7 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self.connections += 1
         try:
             up_reader, up_writer = await asyncio.open_connection(*self._target)
             try:

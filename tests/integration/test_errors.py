@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from proxy import Cut, Proxy
+from redis_groups import MASTER, Sentinels
 from redis_server import RedisServer
 
 from perdure.engine.journal import Batch
@@ -49,6 +50,8 @@ WAITS = {
     "WRONGPASS": ("WRONGPASS invalid username-password pair or user is disabled.", "refuses the user name"),
     "NOPERM": ("NOPERM User u has no permissions to run the 'evalsha' command", "refuses the command"),
 }
+# Another may be the one to ask by the next call, so the connection is given up.
+MISPLACED = {"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN"}
 PERSONS = {"NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK"}  # what waiting alone never mends
 
 
@@ -100,7 +103,9 @@ def test_the_same_bytes_are_sent_again_until_the_server_takes_them(
             await session.commit(Batch(b"1"))
             proxy.answer(COMMIT, f"-{words}\r\n".encode(), times=3)
             proxy.seen.clear()
+            before = proxy.connections
             await session.commit(Batch(b"2"))
+            assert proxy.connections - before == (3 if code in MISPLACED else 0)
             await session.commit(Batch(b"3"))
             assert len(proxy.seen) == 5 and len(set(proxy.seen[:4])) == 1
             assert await payloads(run) == [b"1", b"2", b"3"]
@@ -190,6 +195,30 @@ def test_nodes_that_send_a_call_in_a_circle_are_waited_for(redis_server: RedisSe
             assert await payloads(run) == [b"1"]
 
     asyncio.run(scenario())
+
+
+def test_sentinels_that_name_a_replica_are_not_believed() -> None:
+    async def scenario(group: Sentinels) -> None:
+        async with Proxy("127.0.0.1", group.sentinels[0].port) as proxy:
+            replica = str(group.replica.port)
+            proxy.answer(
+                b"GET-MASTER-ADDR-BY-NAME",
+                f"*2\r\n$9\r\n127.0.0.1\r\n${len(replica)}\r\n{replica}\r\n".encode(),
+                times=2,
+            )
+            store = RedisStore.from_url(f"redis+sentinel://127.0.0.1:{proxy.port}/{MASTER}")
+            for _ in range(2):
+                with pytest.raises(StoreUnavailableError, match="name a slave"):
+                    await store.identity("errors")
+            assert await store.identity("errors") is None
+            with pytest.raises(StoreUnavailableError, match="doesn't know another"):
+                await RedisStore.from_url(f"redis+sentinel://127.0.0.1:{proxy.port}/another").identity(
+                    "errors"
+                )
+            await store.close()
+
+    with Sentinels() as group:
+        asyncio.run(scenario(group))
 
 
 @pytest.mark.parametrize("how", ["refused", "timeout"])

@@ -144,6 +144,7 @@ class Link:
                 wire = Wire(connection)
                 await self._topology.check(wire, self._timeout)
             except BaseException:
+                self._topology.leave(node)
                 await connection.disconnect(nowait=True)
                 raise
             self._wires[node] = wire
