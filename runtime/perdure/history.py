@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -29,6 +29,7 @@ from perdure.engine.model import (
     Reopened,
     Returned,
     Sent,
+    State,
     Takeover,
     Tick,
     WaitBegan,
@@ -38,7 +39,7 @@ from perdure.engine.model import (
 )
 from perdure.events import Event
 from perdure.store.base import Loaded, Meta
-from perdure.store.records import check
+from perdure.store.records import Record, check
 from perdure.store.sealing import PLAIN, Seal
 
 
@@ -48,7 +49,8 @@ class Entry:
 
     seq, epoch: of the commit that made it durable, and of who wrote that. time: Unix seconds, of the
     store; of the tick itself, or the last before it that has one. bytes: of its own in the record.
-    step, invocation, attempt: whose doing it was, where it was a step's. attempt counts from 1.
+    step, invocation, attempt: whose doing it was, where it was a step's. attempt counts from 1. child:
+    of which child workflow it was, by the ids that lead to it; "" for the run's own.
     """
 
     seq: int
@@ -56,6 +58,7 @@ class Entry:
     time: float | None
     bytes: int
     what: str
+    child: str = ""
     step: str = ""
     invocation: int | None = None
     attempt: int | None = None
@@ -73,50 +76,107 @@ _RAW = msgspec.msgpack.Decoder(list[msgspec.Raw])
 def read(meta: Meta, loaded: Loaded, seal: Seal = PLAIN) -> list[Entry]:
     """In the order of the commits. Raises CheckpointCorruptError, IncompatibleError."""
     snapshot, records = check(loaded, seal)
+    reader = _Reader()
+    for flight in meta.in_flight:
+        if flight.invocation.isdigit():
+            reader.scope("").steps[int(flight.invocation)] = flight.step
     entries: list[Entry] = []
-    steps = {int(flight.invocation): flight.step for flight in meta.in_flight if flight.invocation.isdigit()}
-    attempts: Counter[int] = Counter()
-    time: float | None = None
     if snapshot is not None and loaded.snapshot is not None:
         state = _CODEC.decode_state(snapshot)
-        for work in state.works.values():
-            steps[work.id] = work.step
-            attempts[work.id] = work.attempts
-        time = state.last_time
+        reader.begin("", state)
         told = f"{_count(state.completed, 'step')} completed before, {_count(len(state.works), 'invocation')} open"
-        entries.append(
-            Entry(loaded.base, state.epoch or 1, time, len(loaded.snapshot), "snapshot", detail=told)
-        )
+        size = len(loaded.snapshot)
+        entries.append(Entry(loaded.base, state.epoch or 1, state.last_time, size, "snapshot", detail=told))
     ticks = []
     for record in records:
         if record.seq == 0:
             size = len(record.payload)
             entries.append(Entry(0, record.epoch, None, size, "input", detail=_fields(record.payload)))
-            continue
-        for tick, raw in zip(_CODEC.decode_ticks(record.payload), _RAW.decode(record.payload), strict=True):
-            ticks.append((record.seq, record.epoch, tick, len(raw)))
-            if isinstance(tick, Returned | Failed) and tick.step:
-                steps[tick.work] = tick.step
-    for seq, epoch, tick, size in ticks:
+        else:
+            ticks += [(record, *found) for found in reader.ticks("", record.payload)]
+    # Only now, since what a tick's step is called may be told by a later one.
+    time = entries[-1].time if entries else None
+    for record, where, tick, size in ticks:
         time = getattr(tick, "time", time)
+        entries.append(reader.entry(record, where, tick, size, time))
+    return entries
+
+
+class _Scope:
+    """What is known of the works of one workflow: the run's own, or a child's."""
+
+    __slots__ = ("attempts", "name", "steps")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.steps: dict[int, str] = {}
+        self.attempts: Counter[int] = Counter()
+
+    def note(self, tick: Tick) -> None:
+        if isinstance(tick, Failed) and tick.retry_at is not None:
+            self.attempts[tick.work] += 1
+
+
+class _Reader:
+    """Goes through ticks, those of children in their parents'. A scope's key: "", or works and children's ids."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[str, _Scope] = {"": _Scope("")}
+
+    def scope(self, key: str) -> _Scope:
+        return self._scopes[key]
+
+    def begin(self, key: str, state: State) -> None:
+        """The scope is as `state` has it, and so are its children's."""
+        scope = self.scope(key)
+        scope.attempts.clear()
+        for work in state.works.values():
+            scope.steps[work.id] = work.step
+            scope.attempts[work.id] = work.attempts
+            for child, log in (work.children or {}).items():
+                inner = self._child(key, work.id, child)
+                if log.snapshot is not None:
+                    self.begin(inner, _CODEC.decode_state(log.snapshot))
+                for record in log.records:
+                    for where, tick, _ in self.ticks(inner, record):
+                        self.scope(where).note(tick)
+
+    def ticks(self, key: str, payload: bytes) -> Iterator[tuple[str, Tick, int]]:
+        """Each tick of `payload`, with its scope's key and its bytes; a child's before what they are for its parent."""
+        for tick, raw in zip(_CODEC.decode_ticks(payload), _RAW.decode(payload), strict=True):
+            if isinstance(tick, Returned | Failed) and tick.step:
+                self.scope(key).steps[tick.work] = tick.step
+            if isinstance(tick, ChildCommit) and tick.ticks:
+                yield from self.ticks(self._child(key, tick.work, tick.child), tick.ticks)
+            yield key, tick, len(raw)
+
+    def entry(self, record: Record, key: str, tick: Tick, size: int, time: float | None) -> Entry:
+        scope = self.scope(key)
         what, detail = _told(tick)
         whose: int | None = getattr(tick, "work", None) or None
-        entries.append(
-            Entry(
-                seq,
-                epoch,
-                time,
-                size,
-                what,
-                step=steps.get(whose, "") if whose else "",
-                invocation=whose,
-                attempt=attempts[whose] + 1 if whose else None,
-                detail=detail,
-            )
+        found = Entry(
+            record.seq,
+            record.epoch,
+            time,
+            size,
+            what,
+            child=scope.name,
+            step=scope.steps.get(whose, "") if whose else "",
+            invocation=whose,
+            attempt=scope.attempts[whose] + 1 if whose else None,
+            detail=detail,
         )
-        if isinstance(tick, Failed) and tick.retry_at is not None:
-            attempts[tick.work] += 1
-    return entries
+        scope.note(tick)
+        if isinstance(tick, ChildCommit) and tick.snapshot is not None:
+            self.begin(self._child(key, tick.work, tick.child), _CODEC.decode_state(tick.snapshot))
+        return found
+
+    def _child(self, key: str, work: int, child: str) -> str:
+        inner = f"{key}{work}.{child}/"
+        if inner not in self._scopes:
+            outer = self.scope(key).name
+            self._scopes[inner] = _Scope(f"{outer}/{child}" if outer else child)
+        return inner
 
 
 def _told(tick: Tick) -> tuple[str, str]:

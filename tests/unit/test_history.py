@@ -34,3 +34,17 @@ def test_an_attempt_is_counted_on_whether_the_log_or_the_snapshot_has_those_befo
     case = next(case for case in cases() if case.name.endswith(name))
     again = [entry for entry in history.read(case.dump().meta, case.loaded) if entry.what == "due again"]
     assert [(entry.step, entry.attempt) for entry in again] == [("tries", 2)]
+
+
+@pytest.mark.parametrize("name", ["family-log", "family-cut"])
+def test_what_a_child_did_is_told_as_its_own(name: str) -> None:
+    case = next(case for case in cases() if case.name.endswith(name))
+    entries = history.read(case.dump().meta, case.loaded)
+    first = [(entry.what, entry.step, entry.detail) for entry in entries if entry.child == "first"]
+    assert first[-3:] == [
+        ("wrote", "begin", "done: 1 more"),
+        ("returned", "begin", "Part"),
+        ("returned", "end", "StopEvent"),
+    ]
+    commits = [entry for entry in entries if entry.what == "child"]
+    assert all(entry.child == "" for entry in commits), "to its parent they are its own step's"

@@ -47,7 +47,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         f"{to_rfc3339(entry.time)[:23]}Z" if entry.time is not None else "",
         str(entry.bytes),
         entry.what,
-        entry.step,
+        f"{entry.child}/{entry.step}" if entry.child and entry.step else entry.child or entry.step,
         text(entry.invocation),
         text(entry.attempt),
         " ".join(entry.detail.split()),
