@@ -101,6 +101,9 @@ class Committer:
         self._flight: list[FlightChange] = []
         self._progress = False
         self._inbox_ack = ""
+        self._published: list[bytes] = []
+        self._strict = False
+        self._completed = 0
         self._waiting: list[asyncio.Future[None]] = []  # for the next commit
         self._in_flight: list[asyncio.Future[None]] = []  # for the one that is on its way
         self._held = False  # whether the commit on its way lets commands out when it is done
@@ -163,7 +166,7 @@ class Committer:
                 self._in_flight, self._waiting = self._waiting, []
                 self._held, self._sent, self._first_sent = bool(commands), len(ticks), self._first_pending
                 try:
-                    await self._journal.commit(self._batch(ticks, commands))
+                    await self._journal.commit(self._batch(ticks))
                 except CheckpointTooLargeError as error:
                     await self._end_too_large(error)
                     return
@@ -197,12 +200,14 @@ class Committer:
     def _pressing(self) -> bool:
         return bool(self._waiting or self._commands) or len(self._ticks) >= RELAXED_TICKS // 2
 
-    def _batch(self, ticks: list[Tick], commands: list[Command]) -> Batch:
+    def _batch(self, ticks: list[Tick]) -> Batch:
         state = self._state
         flight, self._flight = self._flight, []
         progress, self._progress = self._progress, False
         inbox_ack, self._inbox_ack = self._inbox_ack, ""
-        published = [c.event.data for c in commands if isinstance(c, Publish)]
+        published, self._published = self._published, []
+        strict, self._strict = self._strict, False
+        completed, self._completed = self._completed, 0
         return Batch(
             payload=self._codec.encode_ticks(ticks),
             progress=progress,
@@ -212,10 +217,8 @@ class Committer:
             published=published,
             snapshot=self._codec.encode_state(state) if self._journal.wants_snapshot else None,
             inbox_ack=inbox_ack,
-            strict=bool(published)
-            or state.ending is not None
-            or any(isinstance(tick, _ALWAYS_STRICT) for tick in ticks),
-            completed=sum(isinstance(tick, Returned) for tick in ticks),
+            strict=strict or bool(published) or state.ending is not None,
+            completed=completed,
         )
 
     def _note(self, tick: Tick, commands: Sequence[Command]) -> None:
@@ -223,21 +226,27 @@ class Committer:
         if isinstance(tick, Returned):
             self._flight.append(("-", str(tick.work), ""))
             self._progress = True
+            self._completed += 1
         elif isinstance(tick, Failed):
             if tick.retry_at is None:
                 self._flight.append(("-", str(tick.work), ""))
-        elif isinstance(tick, Wrote) and tick.work:
-            self._flight.append(("=", str(tick.work), ""))
-            self._progress = True
-        elif isinstance(tick, External | Refused):
-            # They leave the inbox by the commit that has them: neither lost nor taken twice.
-            self._inbox_ack = tick.inbox or self._inbox_ack
-        elif isinstance(tick, WaitBegan):
-            # Who waits in the engine runs no code that could bring the process down.
-            self._flight.append(("-", str(tick.work), ""))
+        elif isinstance(tick, Wrote):
+            if tick.work:
+                self._flight.append(("=", str(tick.work), ""))
+                self._progress = True
+        elif isinstance(tick, _ALWAYS_STRICT):
+            self._strict = True
+            if isinstance(tick, External | Refused):
+                # They leave the inbox by the commit that has them: neither lost nor taken twice.
+                self._inbox_ack = tick.inbox or self._inbox_ack
+            elif isinstance(tick, WaitBegan):
+                # Who waits in the engine runs no code that could bring the process down.
+                self._flight.append(("-", str(tick.work), ""))
         for command in commands:
             if isinstance(command, _BEGIN):
                 self._flight.append(("+", str(command.work.id), command.work.step))
+            elif isinstance(command, Publish):
+                self._published.append(command.event.data)
 
     def _within_risk(self) -> bool:
         """Whether what isn't durable, on its way or not, is within the bound."""
