@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from killable import Killed, Log, open_run, plain, to_end
 
 from perdure import Context, Workflow, step
+from perdure.context import PickleSerializer
 from perdure.durable import fold
 from perdure.engine import children
 from perdure.engine.model import ChildCommit, Due, Failed
@@ -1097,3 +1098,34 @@ def test_a_late_word_of_an_ended_steps_child_does_not_reach_the_log(caplog):
     caplog.set_level(logging.WARNING)
     assert run(go()) == ("again", None)
     assert ran == ["late"]
+
+
+def test_a_child_of_a_run_that_pickles_pickles():
+    class Sets(Workflow):
+        @step
+        async def one(self, ctx: Context, ev: StartEvent) -> Half:
+            await ctx.store.set("kept", {1, 2})
+            return Half(name="x")
+
+        @step
+        async def two(self, ctx: Context, ev: Half) -> StopEvent:
+            ran.append("two")
+            if ran.count("two") == 1:
+                await asyncio.sleep(60)
+            return StopEvent(result=await ctx.store.get("kept"))
+
+    class Runs(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=len(await Sets().run()))
+
+    async def go():
+        log = Log()
+        workflow = Runs(serializer=PickleSerializer())
+        first = open_run(workflow, log)
+        await asyncio.sleep(0.05)
+        first.loop.stop(None, Killed())
+        return (await open_run(workflow, log).result).result
+
+    assert run(go()) == 2
+    assert ran == ["two", "two"]
