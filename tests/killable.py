@@ -33,6 +33,7 @@ class Log:
         self.commits = 0
         self.published: list[bytes] = []
         self.flight: list = []
+        self.summary = b"{}"
         self.wants_snapshot = snapshots
         self.cuts = cuts
         self.taken: list[tuple[int, bytes]] = []
@@ -50,6 +51,7 @@ class Log:
             self.outcome = batch.outcome or self.outcome
             self.published += batch.published
             self.flight += batch.flight
+            self.summary = batch.summary
             if batch.snapshot is not None:
                 self.taken.append((len(self.records), batch.snapshot))
                 if self.cuts:

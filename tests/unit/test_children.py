@@ -882,6 +882,40 @@ def test_a_childs_progress_is_its_parents_so_it_is_not_stuck():
     assert ("=", "1", "") in run(go())
 
 
+def test_a_run_whose_children_all_wait_says_that_it_waits():
+    class Waits(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.wait_for_event(Answer)
+            await asyncio.sleep(60)
+            return StopEvent()
+
+    class Middle(Workflow):
+        @step
+        async def work(self, ev: StartEvent) -> StopEvent:
+            handlers.append(Waits(disable_validation=True).run())
+            return StopEvent(result=await handlers[-1])
+
+    class Runs(Workflow):
+        @step
+        async def work(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await asyncio.gather(Middle().run(), Middle().run()))
+
+    async def go():
+        log = Log()
+        taken = open_run(Runs(), log)
+        while not json.loads(log.summary).get("waiting"):
+            await asyncio.sleep(0)
+        await handlers[0].send_event(Answer(text="go on"))
+        while json.loads(log.summary)["waiting"]:
+            await asyncio.sleep(0)
+        taken.loop.stop(None, Killed())
+        return len(handlers)
+
+    handlers: list = []
+    assert run(go()) == 2
+
+
 def in_flight(log: Log) -> dict[str, str]:
     """As the store keeps it."""
     found: dict[str, str] = {}

@@ -31,7 +31,7 @@ from perdure.engine.model import (
     WaitBegan,
     Wrote,
 )
-from perdure.engine.waits import is_waiting, would_wake
+from perdure.engine.waits import would_wake
 from perdure.errors import CheckpointTooLargeError
 
 RELAXED_TICKS = 64  # how much a Relaxed run may have at risk
@@ -69,6 +69,8 @@ class Engine(Protocol):
     def check_drained(self) -> None: ...
     @property
     def active(self) -> int: ...
+    @property
+    def waits(self) -> bool: ...
     def active_steps(self, most: int | None = None) -> list[str]: ...
 
 
@@ -267,7 +269,7 @@ class Committer:
         state = self._state
         # Not all their names: thousands may be waiting, and this is for each commit.
         active = self._engine.active
-        waiting = is_waiting(state)
+        waiting = self._engine.waits
         return _encode_summary(
             _Summary(
                 completed_steps=state.completed,

@@ -530,6 +530,18 @@ class Loop:
         begun = [one.children for one in self._open.values() if one.children is not None]
         return [child for children in begun for child in children.running.values()]
 
+    @property
+    def waits(self) -> bool:
+        """`is_waiting`, for children, too: a step that awaits nothing but children that wait does so itself."""
+        return is_waiting(self.state, self._awaits_who_wait)
+
+    def _awaits_who_wait(self, number: int) -> bool:
+        invocation = self._open.get(number)
+        children = invocation.children if invocation is not None else None
+        if children is None or not children.awaits or not children.running:
+            return False
+        return all(child.waits for child in children.running.values())
+
     async def await_child(self, within: Within, awaited: Awaitable[Any]) -> Any:
         """Await something of a child workflow: as long as that is in the engine, so is the step."""
         within.children.awaits += 1

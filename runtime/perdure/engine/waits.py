@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Any
 
 from perdure.engine.graph import Graph
@@ -29,11 +29,14 @@ _NO_WORKS: Set[int] = frozenset()
 FEW = 8  # waits for a type that are asked one by one
 
 
-def is_waiting(state: State) -> bool:
-    """Whether the run goes on and no step runs, or could: only the outside or a timer brings it on."""
+def is_waiting(state: State, rests: Callable[[int], bool] = lambda _: False) -> bool:
+    """Whether the run goes on and no step runs, or could: only the outside or a timer brings it on.
+
+    rests: whether an execution that holds a slot does no more than those that wait.
+    """
     if not state.begun or state.ending is not None:
         return False
-    return all(not queue.active and not queue.queued for queue in state.steps.values())
+    return all(not queue.queued and all(map(rests, queue.active)) for queue in state.steps.values())
 
 
 def would_wake(graph: Graph, state: State) -> list[str]:
