@@ -24,9 +24,9 @@ NAMESPACE = "replicated"
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[RedisServer, RedisServer]]:
+def pair(server_program: str) -> Iterator[tuple[RedisServer, RedisServer]]:
     """A primary and its replica, which has caught up."""
-    with RedisServer() as primary, RedisServer() as replica:
+    with RedisServer(program=server_program) as primary, RedisServer(program=server_program) as replica:
         with replica.client as client:
             client.replicaof("127.0.0.1", primary.port)
         until_attached(primary)

@@ -20,6 +20,7 @@ from perdure.control.storewatch import StoreWatch, system_clock
 from perdure.errors import StoreAccessError
 from perdure.store import dump
 from perdure.store.base import Acquired
+from perdure.store.durability import NOT_TOLD
 from perdure.store.records import frame_snapshot, input_record
 from perdure.store.redis import RedisStore
 
@@ -113,4 +114,4 @@ def test_a_service_that_tells_nothing_of_itself_is_worked_with(
 ) -> None:
     view = asyncio.run(seen(tenant(server, *forbidden)))
     assert view.state is StoreState.GRACE
-    assert view.durability.status == "Unknown" and view.durability.reason == "NotTold"
+    assert view.doubts == (NOT_TOLD,)
