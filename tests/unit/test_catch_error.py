@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
+import virtual_time
 
 from perdure import Context, Workflow, catch_error, step
 from perdure.errors import WorkflowValidationError
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
+    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 async def result(workflow: Workflow[Any], **fields: Any) -> Any:

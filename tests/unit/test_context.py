@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
+import virtual_time
 from pydantic import BaseModel
 
 from perdure import Context, Workflow, step
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
+    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 async def result(workflow: Workflow[Any], **fields: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
+import virtual_time
 
 from perdure import Context, Workflow, step
 from perdure.errors import (
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
+    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 class Item(Event):
