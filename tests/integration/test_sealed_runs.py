@@ -150,7 +150,7 @@ async def release(store: RedisStore, run_id: str) -> None:
 def test_a_runner_without_the_key_says_so_and_ends_as_one_that_can_not_work(
     redis_url: str, tmp_path: Path
 ) -> None:
-    run = BareRun(redis_url, tmp_path, "habits:Counts", notes=str(tmp_path / "notes"), count=5, pause=0.02)
+    run = BareRun(redis_url, tmp_path, "habits:Counts", notes=str(tmp_path / "notes"), count=60, pause=0.05)
     try:
         env = {"PERDURE_ENCRYPTION_KEYS": f"k:{OLD}", "PERDURE_COMPRESSION": "Zstd"}
         runner = run.start(env=env)
@@ -168,7 +168,7 @@ def test_a_runner_without_the_key_says_so_and_ends_as_one_that_can_not_work(
         run.take_over()
         assert run.start(env=env).wait(60) == 0, run.log.read_text()
         outcome = run.outcome()
-        assert outcome is not None and outcome.result == 5
+        assert outcome is not None and outcome.result == 60
     finally:
         run.close()
 
