@@ -1163,3 +1163,33 @@ def test_a_child_of_a_run_that_pickles_pickles():
 
     assert run(go()) == 2
     assert ran == ["two", "two"]
+
+
+def test_of_what_a_child_published_no_more_is_kept_than_a_stream_keeps_unread(monkeypatch):
+    monkeypatch.setattr("perdure.engine.reduce.MAX_SHOWN", 3)
+
+    class Talks(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            for n in range(10):
+                ctx.write_event_to_stream(Said(text=f"{n}"))
+            return StopEvent()
+
+    class Runs(Workflow):
+        @step
+        async def work(self, ev: StartEvent) -> StopEvent:
+            ran.append("work")
+            child = Talks().run()
+            await child
+            if ran == ["work"]:
+                await asyncio.sleep(60)
+            return StopEvent(result=[s.text async for s in child.stream_events() if isinstance(s, Said)])
+
+    async def go():
+        log = Log()
+        first = open_run(Runs(), log)
+        await asyncio.sleep(0.05)
+        first.loop.stop(None, Killed())
+        return (await open_run(Runs(), log).result).result
+
+    assert run(go()) == ["7", "8", "9"]
