@@ -101,12 +101,13 @@ class Cluster(Group):
 
     def __init__(self, program: str = "") -> None:
         super().__init__()
-        options: dict[str, str | int] = {
+        self._program = program
+        self._options: dict[str, str | int] = {
             "cluster_enabled": "yes",
             "cluster_node_timeout": 2000,
             "cluster_require_full_coverage": "no",
         }
-        self.nodes = [RedisServer(program=program, **options) for _ in range(3)]
+        self.nodes = [RedisServer(program=program, **self._options) for _ in range(3)]
 
     def __enter__(self) -> Cluster:
         with contextlib.ExitStack() as opened:
@@ -138,6 +139,17 @@ class Cluster(Group):
         """At the beginning."""
         each = -(-SLOTS // len(self.nodes))
         return self.nodes[slot // each]
+
+    def add_replica(self, primary: RedisServer) -> RedisServer:
+        """A fourth node, which takes the primary's place when that falls silent."""
+        replica = self._open.enter_context(RedisServer(program=self._program, **self._options))
+        with primary.client as near, replica.client as far:
+            far.execute_command("CLUSTER", "MEET", "127.0.0.1", primary.port)
+            identity = near.execute_command("CLUSTER", "MYID")
+            until(lambda: identity.decode() in str(far.execute_command("CLUSTER", "NODES")), "a meeting")
+            far.execute_command("CLUSTER", "REPLICATE", identity)
+            until(lambda: far.info("replication")["master_link_status"] == "up", "a replica in step")
+        return replica
 
     def begin_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """Its keys are still with `source`; from here on some may be with the one, some with the other."""

@@ -105,9 +105,7 @@ class Stores:
                 store = self.open_store(url)
             except (ValueError, StoreError) as error:
                 # Not the URL itself: it holds the password.
-                raise StoreUrlError(
-                    f"the Redis URL is not one ({error}); it must look like redis://HOST:6379/0"
-                ) from error
+                raise StoreUrlError(f"the store's URL can't be used: {error}") from error
             link = self.links[url] = Link(store, StoreWatch(system_clock()))
         link.used = time.monotonic()
         return link

@@ -155,6 +155,20 @@ def test_a_slot_that_moves_while_its_run_goes_costs_it_nothing(make: Make, notes
         assert meta is not None and (meta.epoch, meta.fenced) == (1, 0)
 
 
+def test_a_clusters_own_failover_is_gone_through(make: Make, notes: Path) -> None:
+    with Cluster() as cluster:
+        run = make("Counts", cluster.url, count=COUNT)
+        owner = cluster.owner(slot_of(NAMESPACE, run.uid))
+        replica = cluster.add_replica(owner)
+        runner = run.start()
+        until_stored(notes, 15)
+        owner.kill()
+        assert runner.wait(60) == 0, run.log.read_text()
+        assert_complete(run, notes)
+        with replica.client as client:
+            assert client.info("replication")["role"] == "master"
+
+
 def test_perdure_run_works_on_a_cluster_and_takes_over_there(tmp_path: Path) -> None:
     folder = some_documents(tmp_path / "docs", DOCUMENTS)
     laptop = Laptop(tmp_path / "it", folder=str(folder), limit=DOCUMENTS, delay=0.2, lease=int(LEASE))
