@@ -498,7 +498,7 @@ def test_a_relaxed_run_waits_longer_for_a_slow_store_rather_than_risk_more_time(
         committer._first_sent -= RELAXED_SECONDS  # the store takes that long for what is on its way
         return within, committer._within_risk()
 
-    assert asyncio.run(go()) == (True, False)
+    assert virtual_time.run(go()) == (True, False)
 
 
 def test_a_relaxed_run_waits_for_its_store_alone_and_commits_half_of_its_bound_at_a_time():
