@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from redis_server import RedisServer
 
 from perdure.errors import CheckpointCorruptError, StoreUnavailableError
 from perdure.store.base import (
@@ -597,3 +598,29 @@ async def test_a_runner_that_goes_on_after_its_store_went_back_counts_nothing(ca
     # Raised past the store's epoch: its own takeover is what the store has forgotten.
     assert isinstance(await case.run.acquire(3, "c", TTL), Acquired)
     assert [entry.cuts for entry in (await case.meta()).in_flight] == [0]
+
+
+def test_a_restart_before_the_first_acquire_is_told() -> None:
+    """The server may have lost that there was one, and what its holder committed."""
+
+    async def told(store: Store, restart: Callable[[], None]) -> tuple[bool, bool]:
+        case = Case(store)
+        await case.init()
+        restart()
+        first = await case.run.acquire(1, "a", TTL)
+        again = await case.run.acquire(1, "a", TTL)
+        assert isinstance(first, Acquired)
+        assert isinstance(again, Acquired)
+        return first.restarted, again.restarted
+
+    async def on_redis(server: RedisServer) -> tuple[bool, bool]:
+        store = RedisStore.from_url(server.url)
+        try:
+            return await told(store, server.restart)
+        finally:
+            await store.close()
+
+    memory = MemoryStore(durable="everysec")
+    assert asyncio.run(told(memory, memory.restart)) == (True, False)
+    with RedisServer() as server:
+        assert asyncio.run(on_redis(server)) == (True, False)

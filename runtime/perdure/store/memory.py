@@ -107,7 +107,7 @@ class MemoryRunStore:
         return await self._store.server(self._key[0])
 
     async def init(self, record: bytes, *, installation: str = "") -> Reply:
-        first = _Run(log=[record], digest=records.digest(record))
+        first = _Run(log=[record], digest=records.digest(record), server=self._store.server_id)
         return Reply(Tag.OK, self._store.runs.setdefault(self._key, first).epoch)
 
     async def acquire(self, epoch: int, holder: str, ttl_ms: int) -> Acquired | Reply:

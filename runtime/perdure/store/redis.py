@@ -171,9 +171,15 @@ class RedisRunStore:
 
     async def init(self, record: bytes, *, installation: str = "") -> Reply:
         keys = self._keys
-        return await self._call(
-            "init", [keys.meta, keys.log, keys.snap], record, digest(record), installation
-        )
+        async with self._link() as link:
+            # From the first on: what is lost before anybody has acquired the run is told, too.
+            facts = await server_facts(link, self._address.where, keys.meta)
+            raw = await link.script(
+                script("init"),
+                [keys.meta, keys.log, keys.snap],
+                [record, digest(record), installation, facts.run_id],
+            )
+            return replies.reply(raw)
 
     async def acquire(self, epoch: int, holder: str, ttl_ms: int) -> Acquired | Reply:
         link = self._held()
