@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis_server import RedisServer
 
+from perdure.engine.journal import Batch
 from perdure.errors import CheckpointCorruptError, StoreUnavailableError
 from perdure.store.base import (
     INBOX_BYTES,
@@ -28,6 +29,7 @@ from perdure.store.keys import RunKeys
 from perdure.store.memory import MemoryStore
 from perdure.store.records import check, digest, frame, frame_snapshot, input_record
 from perdure.store.redis import RedisStore
+from perdure.store.session import RunSession
 
 NAMESPACE = "contract"
 TTL = 10_000
@@ -624,3 +626,29 @@ def test_a_restart_before_the_first_acquire_is_told() -> None:
     assert asyncio.run(told(memory, memory.restart)) == (True, False)
     with RedisServer() as server:
         assert asyncio.run(on_redis(server)) == (True, False)
+
+
+def test_a_store_that_restarts_under_a_holder_is_told_before_the_holder_writes_to_it() -> None:
+    """It may have less in it, of others too: a run's end that a successor committed, say."""
+
+    async def told(store: Store, restart: Callable[[], None]) -> tuple[int, int]:
+        case = Case(store)
+        await case.init()
+        session = RunSession(case.run, epoch=1, holder="a")
+        await session.acquire(TTL)
+        await session.load()
+        await session.commit(Batch(payload=b"one"))
+        before = (await case.meta()).restarts
+        restart()
+        await session.commit(Batch(payload=b"two"))
+        return before, (await case.meta()).restarts
+
+    async def on_redis(server: RedisServer) -> tuple[int, int]:
+        store = RedisStore.from_url(server.url)
+        try:
+            return await told(store, server.restart)
+        finally:
+            await store.close()
+
+    with RedisServer() as server:
+        assert asyncio.run(on_redis(server)) == (0, 1)

@@ -43,6 +43,7 @@ class Link:
         self._shared = shared
         self._topology: Topology = topology(address)
         self._wires: dict[Node, Wire] = {}
+        self.connections = 0  # that were made so far
         self._lock = asyncio.Lock()  # of connecting
 
     async def call(self, *arguments: Argument, timeout: float | None = None) -> Any:
@@ -54,7 +55,12 @@ class Link:
         return reply
 
     async def script(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, size: int = 0
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        *,
+        size: int = 0,
     ) -> Any:
         """A script's reply. size: bytes of its arguments, if they are many."""
         reply, _ = await self.script_on_replicas(script, keys, arguments, 0, size=size)
@@ -68,20 +74,27 @@ class Link:
         replicas: int,
         *,
         size: int = 0,
+        since: int | None = None,
     ) -> tuple[Any, int]:
         """A script's reply, and how many replicas had what it wrote as soon as `replicas` had, or after WAIT_MS.
 
         In one round trip. The script must be one that may be repeated, and write when it is.
+        since: the number of `connections` there was; over another one nothing is sent, but
+        StoreUnavailableError raised.
         """
         key, timeout = keys[0], self._timeout + size / BYTES_PER_SECOND
         wait, count = (_pack(("WAIT", replicas, WAIT_MS)), 2) if replicas else (b"", 1)
         reply, *reached = await self._ask(
-            _pack(("EVALSHA", script.sha, len(keys), *keys, *arguments)) + wait, count, key, timeout
+            _pack(("EVALSHA", script.sha, len(keys), *keys, *arguments)) + wait, count, key, timeout, since
         )
         if isinstance(reply, NoScriptError):
             # The server is new or was flushed; it ran nothing.
             reply, *reached = await self._ask(
-                _pack(("EVAL", script.source, len(keys), *keys, *arguments)) + wait, count, key, timeout
+                _pack(("EVAL", script.source, len(keys), *keys, *arguments)) + wait,
+                count,
+                key,
+                timeout,
+                since,
             )
         for answer in (reply, *reached):
             if isinstance(answer, Exception):
@@ -103,13 +116,19 @@ class Link:
         if (node := self._topology.node(key)) is not None:
             self._leave(node, self._wires.get(node))
 
-    async def _ask(self, packed: bytes, count: int, key: str, timeout: float) -> list[Any]:
+    async def _ask(
+        self, packed: bytes, count: int, key: str, timeout: float, since: int | None = None
+    ) -> list[Any]:
         node, first = self._topology.node(key), b""
         wire: Wire | None = None
         try:
             for _ in range(HOPS):
                 if node is None or (wire := self._wires.get(node)) is None or not wire.open:
                     node, wire = await self._connected(key, node)
+                if since is not None and since != self.connections:
+                    raise StoreUnavailableError(
+                        f"the connection to {self._address.where} broke: what is there now may have less in it"
+                    )
                 if first:
                     _, *replies = await wire.ask(first + packed, count + 1, timeout)
                 else:
@@ -148,6 +167,7 @@ class Link:
                 await connection.disconnect(nowait=True)
                 raise
             self._wires[node] = wire
+            self.connections += 1
             return node, wire
 
     def _leave(self, node: Node | None, wire: Wire | None) -> None:

@@ -142,6 +142,7 @@ class RedisRunStore:
         self._commit_keys = [*self._record_keys, keys.lease, keys.inbox, keys.events]
         self._commit_script = script("commit")
         self._own: Link | None = None
+        self._acquired_over = 0  # how many connections `_own` had made when the run was acquired
 
     def _held(self) -> Link:
         if self._own is None:
@@ -191,6 +192,7 @@ class RedisRunStore:
             # What a promoted replica hadn't got is nowhere on its disk, however often it syncs.
             [epoch, holder, ttl_ms, facts.run_id, int(facts.durable == "always" and not facts.promoted)],
         )
+        self._acquired_over = link.connections
         return replies.acquired(raw)
 
     async def renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
@@ -211,6 +213,7 @@ class RedisRunStore:
             arguments + more if more else arguments,
             replicas,
             size=len(commit.record),
+            since=self._acquired_over,
         )
         answer = replies.reply(raw)
         if answer.ok and reached < replicas:

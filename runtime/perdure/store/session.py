@@ -69,6 +69,7 @@ class RunSession:
         self._turn = asyncio.Lock()
         self._sent: tuple[Commit, bytes | None] | None = None  # and not answered yet; its snapshot
         self._over: Exception | None = None  # why nothing more can be written
+        self._unsure = False  # whether the store is still the one that was acquired
         self._went_back = False  # the store did, so other records than ours may be in it
         self._cutting: asyncio.Task[None] | None = None
         self._log_bytes = 0
@@ -99,7 +100,11 @@ class RunSession:
 
         Raises CheckpointCorruptError, IncompatibleError, StateLostError, StoreUnavailableError.
         """
-        loaded = await self._run.load()
+        try:
+            loaded = await self._run.load()
+        except StoreUnavailableError:
+            self._unsure = True
+            raise
         if loaded is None:
             raise StateLostError("the store doesn't know the run any more")
         snapshot, records = check(loaded, self._seal)
@@ -231,7 +236,7 @@ class RunSession:
     async def _send(self, commit: Commit) -> None:
         """Until the store has it."""
         while True:
-            answer = await self._insist(partial(self._commit, self.epoch, self.holder, commit))
+            answer = await self._insist(partial(self._write, commit))
             if answer.tag is Tag.OK:
                 if answer.number != commit.seq:
                     raise self._forked(answer.number)
@@ -251,6 +256,28 @@ class RunSession:
             else:
                 raise self._refusal(answer)
 
+    async def _write(self, commit: Commit) -> Reply:
+        """One try. After one that had no answer the run is acquired again before anything is written.
+
+        The store may be another process by then, with less in it: who acquires is counted as told of
+        that. Whatever refuses it there refuses the commit as well, and says so more exactly.
+        """
+        try:
+            if self._unsure:
+                again = await self._run.acquire(self.epoch, self.holder, self._ttl_ms)
+                if isinstance(again, Acquired) and not self._is_own(again, commit):
+                    self._went_back = True
+                self._unsure = False
+            return await self._commit(self.epoch, self.holder, commit)
+        except (StoreUnavailableError, StoreAccessError):
+            self._unsure = True
+            raise
+
+    def _is_own(self, found: Acquired, sent: Commit) -> bool:
+        """Whether the store's last record is one that this holder knows."""
+        last = (found.seq, found.digest)
+        return last == (sent.seq, sent.digest) or found.digest == self._held.digest(found.seq)
+
     async def _rewrite(self, last: int, found: str, wanted: Commit) -> None:
         """The store lost records that it had acknowledged: send again what is still held."""
         if last >= wanted.seq:
@@ -265,7 +292,7 @@ class RunSession:
             raise self._forked(last)
         log.warning("the store went back to seq %d; sending %d records again", last, len(missing))
         for commit in missing:
-            answer = await self._insist(partial(self._commit, self.epoch, self.holder, commit))
+            answer = await self._insist(partial(self._write, commit))
             if not answer.ok:
                 if answer.tag is Tag.GAP or (answer.tag is Tag.FENCED and answer.number <= self.epoch):
                     return  # it went back once more, and the commit's own next answer says how far
