@@ -1,5 +1,5 @@
 # make demo     a run on this machine that is killed in the middle and finishes all the same
-# make test     everything: checks, unit, integration, chaos, simulation, and a real cluster
+# make test     everything: checks, unit, integration, chaos, simulation, model, and a real cluster
 # make check    what to run before each commit: lint, types, unit tests
 # make bench    measurements
 # make cluster  a kind cluster to play with, operator installed
@@ -14,7 +14,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
             $(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 VENV := .venv
 BIN := $(VENV)/bin
-SUITES ?= unit integration chaos simulation cluster
+SUITES ?= unit integration chaos simulation model cluster
 
 .PHONY: help demo test check bench cluster crds clean redis cluster-env
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mutations import mutate
 from simulation.world import Broken, plan_of, reference, simulate
 
 from perdure.context import Context
@@ -86,18 +85,18 @@ MUTATIONS: dict[str, tuple[Any, str, str, str]] = {
     ),
     "the gate lets everything in": (gate.Gate, "enter", "if self._shut:", "if False:"),
     "no fence": (
-        memory.MemoryRunStore, "commit", "mine = (epoch, holder) == (run.epoch, run.holder)", "mine = True",
+        memory.MemoryRunStore, "_committed", "mine = (epoch, holder) == (run.epoch, run.holder)", "mine = True",
     ),
     "a record that comes again is appended again": (
-        memory.MemoryRunStore, "commit", "if commit.seq <= run.seq:", "if False:",
+        memory.MemoryRunStore, "_committed", "if commit.seq <= run.seq:", "if False:",
     ),
     "a cut takes a record too many": (
         memory.MemoryRunStore, "cut", "del run.log[: seq - run.base]", "del run.log[: seq - run.base + 1]",
     ),
     "a commit whose reply was lost counts as done": (
         session.RunSession, "_send",
-        "await self._insist(partial(self._run.commit, self.epoch, self.holder, commit))",
-        "await asyncio.shield(_once(self._run.commit(self.epoch, self.holder, commit), commit.seq))",
+        "await self._insist(partial(self._write, commit))",
+        "await _once(self._write(commit), commit.seq)",
     ),
 }  # fmt: skip
 
@@ -109,24 +108,14 @@ async def _once(call: Any, seq: int) -> Any:
         return session.Reply(session.Tag.OK, seq)
 
 
-def mutate(patch: pytest.MonkeyPatch, where: Any, name: str, old: str, new: str) -> None:
-    """Put `new` in the place of `old` in the function `name` of `where`."""
-    function = getattr(where, name)
-    source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(old) == 1, f"{name} has no `{old}` any more: break it in another way"
-    scope = {**function.__globals__, "_once": _once}
-    exec(compile(f"from __future__ import annotations\n{source.replace(old, new)}", name, "exec"), scope)
-    patch.setattr(where, name, scope[name])
-    for kind, rule in reduce._RULES.items():
-        if rule is function:
-            patch.setitem(reduce._RULES, kind, scope[name])
-
-
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_what_is_broken_on_purpose_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(FEW):
         reference(plan_of(seed))  # what is right is known before
-    mutate(monkeypatch, *MUTATIONS[name])
+    function = mutate(monkeypatch, *MUTATIONS[name], _once=_once)
+    for kind, rule in reduce._RULES.items():
+        if rule is function:
+            monkeypatch.setitem(reduce._RULES, kind, getattr(reduce, function.__name__))
     for seed in range(FEW):
         try:
             simulate(seed)

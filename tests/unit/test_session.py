@@ -14,6 +14,7 @@ from perdure.errors import (
     CommitConflictError,
     LeaseLostError,
     RunEndedError,
+    StateLostError,
     StoreAccessError,
     StoreError,
     StoreUnavailableError,
@@ -21,16 +22,19 @@ from perdure.errors import (
 from perdure.store.base import Commit, Reply
 from perdure.store.held import KEEP_SECONDS, Held
 from perdure.store.memory import MemoryRunStore, MemoryStore
-from perdure.store.records import check, input_record
+from perdure.store.records import check, digest, frame, input_record
 from perdure.store.session import FIRST_PAUSE, LONGEST_PAUSE, SNAPSHOT_FLOOR, RunSession
 
 
 class Flaky(MemoryRunStore):
-    """Fails as told: `faults` is taken from the front, one for each commit; "lost" applies it first."""
+    """Fails as told: `faults` is taken from the front, one for each commit; "lost" applies it first.
+
+    One that can be called is what happens to the store before the commit comes.
+    """
 
     def __init__(self, store: MemoryStore) -> None:
         super().__init__(store, "test", "run")
-        self.faults: list[StoreError | str | None] = []
+        self.faults: list[StoreError | str | Callable[[], None] | None] = []
         self.sent: list[Commit] = []
         self.before_cut: Callable[[], Awaitable[None]] | None = None
 
@@ -40,6 +44,8 @@ class Flaky(MemoryRunStore):
         fault = self.faults.pop(0) if self.faults else None
         if isinstance(fault, StoreError):
             raise fault
+        if callable(fault):
+            fault()
         answer = await super().commit(epoch, holder, commit)
         if fault == "lost":
             raise StoreUnavailableError("connection reset")
@@ -277,3 +283,31 @@ def test_commits_are_held_for_a_while_within_bounds() -> None:
     assert (seqs(8), seqs(7), held.digest(8)) == ([9], None, "d8")
     add(10, 200)
     assert (seqs(10), seqs(9), held.digest(10)) == ([], None, "d10")
+
+
+def test_a_store_that_goes_back_again_while_its_records_are_sent_again_is_told_as_what_it_is() -> None:
+    """The second time with another holder's record in it: state is lost, and the lease isn't."""
+
+    async def scenario() -> None:
+        rig = Rig()
+        session = await rig.start()
+        await session.commit(Batch(b"1"))
+        await session.commit(Batch(b"2"))
+        run = rig.store.runs["test", "run"]
+
+        def go_back() -> None:
+            del run.log[1:]
+            run.seq, run.digest = 0, digest(run.log[0])
+
+        def go_back_to_another() -> None:
+            go_back()
+            other = frame(1, 1, b"another's")
+            run.log.append(other)
+            run.seq, run.digest = 1, digest(other)
+
+        rig.run.faults = [go_back, go_back_to_another]
+        with pytest.raises(StateLostError, match="another holder's"):
+            await session.commit(Batch(b"3"))
+        assert await rig.payloads() == [b"another's"]
+
+    play(scenario())

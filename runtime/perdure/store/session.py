@@ -294,9 +294,7 @@ class RunSession:
         for commit in missing:
             answer = await self._insist(partial(self._write, commit))
             if not answer.ok:
-                if answer.tag is Tag.GAP or (answer.tag is Tag.FENCED and answer.number <= self.epoch):
-                    return  # it went back once more, and the commit's own next answer says how far
-                raise self._refusal(answer)
+                return  # it went back once more, or is another's: the commit's own next answer says so
 
     def _forked(self, last: int) -> StateLostError:
         return StateLostError(
