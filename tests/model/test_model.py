@@ -20,6 +20,8 @@ from perdure.store.session import RunSession
 BOUNDS = (
     Bounds(rollbacks=0, losses=1, crashes=1, forgotten=1, epochs=2),
     Bounds(rollbacks=2, losses=0, crashes=0, forgotten=0, epochs=2),
+    Bounds(rollbacks=1, losses=1, crashes=0, forgotten=0, epochs=2),
+    Bounds(rollbacks=1, losses=0, crashes=0, forgotten=1, epochs=2),
     Bounds(rollbacks=1, losses=0, crashes=1, forgotten=0, epochs=2),
     Bounds(rollbacks=0, losses=2, crashes=0, forgotten=0, epochs=2),
     Bounds(rollbacks=0, losses=0, crashes=2, forgotten=0, epochs=3),
