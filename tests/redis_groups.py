@@ -25,7 +25,7 @@ def until(holds: Callable[[], object], what: str) -> None:
 
 
 class Sentinel(RedisServer):
-    """Watches one primary, which it fails over a second after that fell silent."""
+    """Watches one primary, which it fails over two seconds after that fell silent."""
 
     def __init__(self, primary: RedisServer, program: str = "") -> None:
         super().__init__(program=program)
@@ -33,7 +33,7 @@ class Sentinel(RedisServer):
         self._conf.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
             f"sentinel monitor {MASTER} 127.0.0.1 {primary.port} 2\n"
-            f"sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 5000\n"
+            f"sentinel down-after-milliseconds {MASTER} 2000\nsentinel failover-timeout {MASTER} 5000\n"
         )
 
     def _command(self) -> list[str]:

@@ -164,6 +164,7 @@ def test_a_clusters_own_failover_is_gone_through(make: Make, notes: Path) -> Non
         until_stored(notes, 15)
         owner.kill()
         assert runner.wait(60) == 0, run.log.read_text()
+        until(lambda: answers(run), what="the cluster")
         assert_complete(run, notes)
         with replica.client as client:
             assert client.info("replication")["role"] == "master"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from proxy import Cut, Proxy
 from redis_groups import MASTER, Sentinels
-from redis_server import RedisServer
+from redis_server import RedisServer, free_port
 
 from perdure.engine.journal import Batch
 from perdure.errors import StoreAccessError, StoreError, StoreUnavailableError
@@ -219,6 +219,19 @@ def test_sentinels_that_name_a_replica_are_not_believed() -> None:
 
     with Sentinels() as group:
         asyncio.run(scenario(group))
+
+
+def test_a_cluster_is_found_by_any_node_that_its_url_names(redis_server: RedisServer) -> None:
+    async def scenario() -> None:
+        closed = ",".join(f"127.0.0.1:{free_port()}" for _ in range(2))
+        store = RedisStore.from_url(f"redis+cluster://{closed},127.0.0.1:{redis_server.port}")
+        assert await store.identity(uuid.uuid4().hex) is None
+        await store.close()
+        store = RedisStore.from_url(f"redis+cluster://{closed}")
+        with pytest.raises(StoreUnavailableError, match="is it up"):
+            await store.identity("errors")
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("how", ["refused", "timeout"])

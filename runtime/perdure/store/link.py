@@ -7,6 +7,7 @@ alone. What a server refused to do, having loaded no such script or having no su
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -124,7 +125,7 @@ class Link:
         try:
             for _ in range(HOPS):
                 if node is None or (wire := self._wires.get(node)) is None or not wire.open:
-                    node, wire = await self._connected(key, node)
+                    node, wire = await self._reached(key, node)
                 if since is not None and since != self.connections:
                     raise StoreUnavailableError(
                         f"the connection to {self._address.where} broke: what is there now may have less in it"
@@ -147,6 +148,22 @@ class Link:
         raise StoreUnavailableError(
             f"{self._address.where} can't tell which node has {key}; wait until it can"
         )
+
+    async def _reached(self, key: str, node: Node | None) -> tuple[Node, Wire]:
+        """Connected to `node`, or, if that fails at once, to another of its cluster: nothing was sent yet."""
+        while True:
+            began = time.monotonic()
+            try:
+                return await self._connected(key, node)
+            except (RedisError, OSError):
+                other = self._topology.node(key)
+                # The first that was named ends the round, and the caller's next try begins another.
+                if (
+                    other in (None, *self._address.nodes[:1], node)
+                    or time.monotonic() - began > self._timeout / 2
+                ):
+                    raise
+                node = other
 
     async def _connected(self, key: str, node: Node | None) -> tuple[Node, Wire]:
         async with self._lock, asyncio.timeout(self._timeout):
