@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from perdure.context.serializers import BaseSerializer
 from perdure.errors import IncompatibleError
 
+_USERS_OWN = ("value_error", "assertion_error")
+
 
 def read_back(serializer: BaseSerializer, data: bytes, what: str) -> Any:
     """The value of `data`, whose checksum held: what can't be read now was written by other code.
@@ -30,8 +32,9 @@ def read_back(serializer: BaseSerializer, data: bytes, what: str) -> Any:
 
 
 def what_is_wrong(error: ValidationError) -> str:
-    """Which fields, and why."""
+    """Which fields, and why; what a validator of the user's says of it may repeat the value."""
     return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
+        f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: "
+        + ("refused by its validator" if problem["type"] in _USERS_OWN else problem["msg"])
         for problem in error.errors(include_input=False, include_url=False, include_context=False)
     )

@@ -164,7 +164,7 @@ def test_a_runner_without_the_key_says_so_and_ends_as_one_that_can_not_work(
         assert words["reason"] == "Incompatible" and "encrypted by key 'k'" in words["message"]
         run.take_over()
         assert run.start(env={"PERDURE_ENCRYPTION_KEYS": "k:short"}).wait(60) == 77
-        assert "'k' is not base64" in run.last_words()["message"] or "bytes" in run.last_words()["message"]
+        assert "key 1 is not base64" in run.last_words()["message"] or "bytes" in run.last_words()["message"]
         run.take_over()
         assert run.start(env=env).wait(60) == 0, run.log.read_text()
         outcome = run.outcome()

@@ -312,5 +312,5 @@ def test_keys_for_encryption_come_from_a_variable_and_are_checked_before_anythin
     )
     monkeypatch.setenv("PERDURE_ENCRYPTION_KEYS", "k:c2hvcnQ=")
     assert perdure(monkeypatch, "run", "run.yaml") == 2
-    assert "'k' has 5 bytes, AES-256 takes 32" in capsys.readouterr().err
+    assert "key 1 has 5 bytes, AES-256 takes 32" in capsys.readouterr().err
     assert not list(here.glob(".perdure/runs/*/run.json"))

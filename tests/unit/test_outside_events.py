@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from pydantic import field_validator
 
 from perdure import Context, Workflow, step
 from perdure.errors import UnfitEventError
@@ -12,6 +13,15 @@ from perdure.inbox import event_of, message
 
 class Taken(HumanResponseEvent):
     number: int = 0
+
+
+class Guarded(HumanResponseEvent):
+    code: str
+
+    @field_validator("code")
+    @classmethod
+    def right(cls, code: str) -> str:
+        raise ValueError(f"{code} is not the code")
 
 
 class Elsewhere:
@@ -65,3 +75,9 @@ def test_a_name_from_outside_imports_nothing():
 def test_one_that_is_too_large_is_not_even_read():
     with pytest.raises(UnfitEventError, match="101 bytes, more than the 100"):
         event_of(Flow(), (), message("Taken", b"x" * 101), 100)
+
+
+def test_what_a_validator_says_of_a_value_is_not_repeated() -> None:
+    with pytest.raises(UnfitEventError, match="Guarded: code: refused by its validator") as caught:
+        event_of(Flow(), (), message("Guarded", b'{"code": "s3cret"}'), 100)
+    assert "s3cret" not in str(caught.value)

@@ -137,3 +137,13 @@ def test_settings_that_are_missing_are_named() -> None:
     assert told.returncode == 77
     assert "PERDURE_ENTRYPOINT: Field required" in told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_settings_show_no_secret() -> None:
+    secrets = {"redis_url": "redis://:s3cret@there", "encryption_keys": "k:s3cret"}
+    settings = RunnerSettings(
+        namespace="local", run="r", uid="u", epoch=3, holder="h", entrypoint="m:W", **secrets
+    )
+    with pytest.raises(ValueError, match="uid") as caught:
+        RunnerSettings.model_validate(secrets)
+    assert "s3cret" not in repr(settings) + str(caught.value)

@@ -18,7 +18,8 @@ class RunnerSettings(BaseModel):
     redis_url and encryption_keys are secrets: the operator passes them by secretKeyRef, never as plain values.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What a variable holds is told by nobody: some are secrets.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     namespace: str
     run: str
@@ -27,7 +28,7 @@ class RunnerSettings(BaseModel):
     attempt: int = 1
     holder: str
     entrypoint: str
-    redis_url: str
+    redis_url: str = Field(repr=False)
     durability: Literal["Strict", "Relaxed"] = "Strict"
     serializer: Literal["JSON", "Pickle"] = "JSON"
     max_bytes: int = 64 * 1024 * 1024

@@ -43,9 +43,16 @@ _MISPLACED = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN")
 # Redis 6.2 wraps what a script's command answered: "ERR Error running script (…): …: -OOM command …".
 _WRAPPED = re.compile(r"(?:^|[:\s]-?|-)([A-Z]{3,12}) ")
 
+# "ERR unknown command 'AUTH', with args beginning with: 'user' 'password'": a password, or a value.
+_REPEATED = re.compile(r",? with args beginning with:.*", re.DOTALL)
+
 
 def translate(error: BaseException, where: str) -> StoreError:
-    """`error`, of a client of the server at `where`, as one of this project's."""
+    """`error`, of a client of the server at `where`, as one of this project's.
+
+    Takes from `error` itself what a server repeats of a command: it is printed with its cause.
+    """
+    error.args = tuple(_REPEATED.sub("", part) if isinstance(part, str) else part for part in error.args)
     if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
         # Before the connection errors, of which the client makes it one.
         code = "NOAUTH" if "required" in str(error).lower() else "WRONGPASS"

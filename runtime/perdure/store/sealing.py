@@ -43,18 +43,19 @@ class Keyring:
         """From `ID:BASE64` entries, one a line or divided by commas. Raises ValueError, which repeats no key."""
         keys: dict[str, bytes] = {}
         for number, entry in enumerate(filter(None, map(str.strip, re.split(r"[,\n]", text))), 1):
-            key_id, _, encoded = entry.partition(":")
-            if not _KEY_ID.fullmatch(key_id):
+            key_id, colon, encoded = entry.partition(":")
+            if not colon or not _KEY_ID.fullmatch(key_id):
                 raise ValueError(
                     f"encryption key {number} has no id: write ID:BASE64, the id of letters, digits, '.', '_' or '-'"
                 )
+            # By its number, for what stands where the id belongs may be the key.
             try:
                 key = base64.b64decode(encoded.strip(), validate=True)
             except binascii.Error:
-                raise ValueError(f"encryption key {key_id!r} is not base64") from None
+                raise ValueError(f"encryption key {number} is not base64") from None
             if len(key) != KEY_BYTES:
                 raise ValueError(
-                    f"encryption key {key_id!r} has {len(key)} bytes, AES-256 takes {KEY_BYTES}: make one by"
+                    f"encryption key {number} has {len(key)} bytes, AES-256 takes {KEY_BYTES}: make one by"
                     " `openssl rand -base64 32`"
                 )
             if key_id in keys:
