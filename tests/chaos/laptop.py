@@ -126,13 +126,17 @@ class Laptop:
             for line in _json_lines(log.read_text())
         )
 
+    def conversions_log(self) -> list[str]:
+        """What the workflow noted: each conversion, and each one that it had recorded."""
+        log = self.output / "conversions.log"
+        return log.read_text().splitlines() if log.exists() else []
+
     def conversions(self) -> tuple[Counter[str], list[str]]:
         """How often each document was converted, and those that were converted after they were recorded."""
-        log = self.output / "conversions.log"
         converted: Counter[str] = Counter()
         recorded: set[str] = set()
         again: list[str] = []
-        for line in log.read_text().splitlines() if log.exists() else []:
+        for line in self.conversions_log():
             what, _, name = line.partition(" ")
             if what == "recorded":
                 recorded.add(name)

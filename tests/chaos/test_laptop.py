@@ -170,7 +170,7 @@ def test_a_wrong_password_is_told_at_once(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(laptop: Laptop) -> None:
     laptop.start()
-    until(lambda: sum(laptop.conversions()[0].values()) > 8, what="work")
+    until(lambda: sum(laptop.conversions()[0].values()) > 24, what="work")
     assert laptop.process is not None
     laptop.process.send_signal(signal.SIGINT)
     status, printed = laptop.finish(60)
@@ -182,6 +182,10 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_resumes(laptop: Laptop) -> No
         os.kill(laptop.runner() or 0, 0)
     done = sum(laptop.conversions()[0].values())
     assert done < COUNT
+    recorded = sum(line.startswith("recorded") for line in laptop.conversions_log())
+    assert recorded > 16
+    noted = laptop.status()["progress"]["completedSteps"]
+    assert noted >= recorded - 8, "what `perdure list` tells of it is its end, not some seconds before"
     status, printed = laptop.start().finish()
     assert status == 0, printed
     assert "Resuming run 'documents'" in printed

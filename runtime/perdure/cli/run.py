@@ -193,6 +193,7 @@ class _Command:
         if supervisor.processes.alive:
             display.line("Stopping: steps in flight may reach their next commit (again to stop at once)")
         await supervisor.processes.end_all(DRAIN_SECONDS)
+        await supervisor.note_progress()
 
     # --- end --------------------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ from perdure.control.actions import (
     SetStatus,
 )
 from perdure.control.api import WorkflowRun
+from perdure.control.case import Case
+from perdure.control.copying import copy_progress
 from perdure.control.decide import decide
 from perdure.control.observation import Observation, StoreView
 from perdure.control.storeside import apply_to_store, goes_on, observe_store
@@ -38,6 +40,7 @@ log = logging.getLogger("perdure.local")
 
 INSTALLATION = "local"
 GRACE_SECONDS = 10.0  # someone who pressed Ctrl-C waits for it
+NOTE_SECONDS = 3.0
 LAST_RUNNER_SECONDS = 10.0  # for a runner whose outcome is committed to end by itself
 
 
@@ -103,6 +106,18 @@ class Supervisor:
         """Decide nothing more; `until_over` returns soon."""
         self._stopping = True
         self._changed.set()
+
+    async def note_progress(self) -> None:
+        """Write how far the run is, if its store answers soon: what was last written may be seconds old."""
+        try:
+            async with asyncio.timeout(NOTE_SECONDS):
+                obs = await self._observe()
+        except TimeoutError:
+            return  # who interrupted it waits for this, and the store has what matters
+        if obs.store.meta is not None:
+            case = Case(self._run.spec, self._run.status, obs, time.time())
+            copy_progress(case, obs.store.meta)
+            self._run = self._folder.write_status(self._run, case.draft)
 
     async def step(self) -> float:
         """One look and what follows from it; seconds until the next is due."""
