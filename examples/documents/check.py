@@ -31,7 +31,7 @@ def check(run: dict[str, Any]) -> list[str]:
         problems.append(f"the result has {result.get('documents')} documents, and there are {len(documents)}")
     twice, again = converted_twice(output / "conversions.log")
     kills = status["attempt"] - 1
-    print(f"documents converted twice: {twice}, by {kills} takeovers of {WORKERS} workers each")
+    print(f"documents converted twice: {twice} (takeovers: {kills}, workers: {WORKERS})")
     print(f"documents converted again after they had been recorded: {again}")
     if again:
         problems.append("a document was converted again though its store.append had returned")

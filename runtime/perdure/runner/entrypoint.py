@@ -99,10 +99,10 @@ def _find(module: ModuleType, name: str, entrypoint: str) -> Any:
         ]
         close = difflib.get_close_matches(name, [k for k in vars(module) if not k.startswith("_")], n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        has = f" Workflows in it: {', '.join(workflows)}." if workflows else ""
+        has = f" (workflows in it: {', '.join(workflows)})" if workflows else ""
         file = getattr(module, "__file__", None)
         raise EntrypointError(
-            f"entrypoint {entrypoint!r}: {module.__name__} ({file}) has no {name!r}{hint}.{has}"
+            f"entrypoint {entrypoint!r}: {module.__name__} ({file}) has no {name!r}{has}{hint}"
         ) from None
 
 
