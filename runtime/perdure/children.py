@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.context.context import Context
 from perdure.context.serializers import PickleSerializer
-from perdure.engine.children import ChildJournal, Within
-from perdure.engine.invocation import Children, Invocation
+from perdure.engine.children import ChildJournal, Children, Within
+from perdure.engine.invocation import Invocation
 from perdure.engine.model import ChildCommit, Codec, State
 from perdure.engine.reduce import FINAL, reduce
 from perdure.engine.values import Encoder, difference

@@ -291,7 +291,7 @@ class Run:
             )
             return event, WorkflowTimeoutError(ending.message)
         if ending is not None and ending.reason == "StepFailed":
-            cause = self.loop.error
+            cause = self.loop.completions.error
             if cause is None and ending.failure is not None:  # it ended in a process before this one
                 cause = load_exception(
                     {"exception_type": ending.failure.type, "exception_message": ending.failure.message}
@@ -313,8 +313,8 @@ class Run:
         return WorkflowFailedEvent(
             step_name=step,
             exception=error,
-            attempts=self.loop.attempts if step else None,
-            elapsed_seconds=self.loop.elapsed if step else None,
+            attempts=self.loop.completions.attempts if step else None,
+            elapsed_seconds=self.loop.completions.elapsed if step else None,
         )
 
     # --- state -----------------------------------------------------------------------------------------

@@ -319,7 +319,7 @@ class Context(Generic[StateT]):
         return RetryInfo(
             retry_number=work.attempts,
             elapsed_seconds=max(0.0, run.loop.now() - work.first_at),
-            last_exception=run.loop.last_error(work),
+            last_exception=run.loop.completions.last_error(work),
             last_failed_at=datetime.datetime.fromtimestamp(work.failed_at, datetime.UTC),
         )
 

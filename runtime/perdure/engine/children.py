@@ -6,10 +6,11 @@ parent and child have one seq, one fence and one snapshot, at any depth.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perdure.engine.invocation import Children, Invocation
+from perdure.engine.invocation import Invocation
 from perdure.engine.journal import Batch, FlightChange
 from perdure.engine.model import Child, ChildCommit, Work
 
@@ -17,6 +18,34 @@ if TYPE_CHECKING:
     from perdure.engine.loop import Loop
 
 SNAPSHOT_FLOOR = 16 * 1024  # bytes of a child's log below which its parent's log gets no snapshot of it
+
+
+class Children:
+    """The child workflows of an invocation: ids of all it began, those that run, its awaits of them."""
+
+    __slots__ = ("awaits", "ids", "running")
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.running: dict[str, Loop] = {}
+        self.awaits = 0
+
+    @property
+    def rest(self) -> bool:
+        """Whether their step waits for them, and each of them waits in the engine."""
+        return bool(self.awaits and self.running) and all(child.rests for child in self.running.values())
+
+    @property
+    def wait(self) -> bool:
+        """Whether their step waits for them, and each of them for something from outside."""
+        return bool(self.awaits and self.running) and all(child.waits for child in self.running.values())
+
+    def stop(self, error: BaseException | None) -> list[asyncio.Task[None]]:
+        """Their step is over: cancel those that run; returns what has to end yet."""
+        children = [*self.running.values()]
+        for child in children:
+            child.stop(None, error)
+        return [child.stopping for child in children if child.stopping is not None]
 
 
 @dataclass(slots=True, frozen=True)

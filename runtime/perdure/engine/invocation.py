@@ -10,23 +10,7 @@ from perdure.engine.model import Ending, Work
 from perdure.events import Event
 
 if TYPE_CHECKING:
-    from perdure.engine.loop import Loop
-
-
-class Children:
-    """The child workflows of an invocation: ids of all it began, those that run, its awaits of them."""
-
-    __slots__ = ("awaits", "ids", "running")
-
-    def __init__(self) -> None:
-        self.ids: set[str] = set()
-        self.running: dict[str, Loop] = {}
-        self.awaits = 0
-
-    @property
-    def rest(self) -> bool:
-        """Whether their step waits for them, and each of them waits in the engine."""
-        return bool(self.awaits and self.running) and all(child.rests for child in self.running.values())
+    from perdure.engine.children import Children
 
 
 class Invocation:

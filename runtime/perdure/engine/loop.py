@@ -8,10 +8,8 @@ are one commit.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import itertools
 import logging
-import random
 import threading
 import time as clock_module
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +19,8 @@ from perdure.engine.blocking import STEP, watch
 from perdure.engine.children import Within, in_flight
 from perdure.engine.claims import Claims
 from perdure.engine.committer import Committer
-from perdure.engine.failures import failure_of
+from perdure.engine.completions import Completions
+from perdure.engine.doorway import Doorway
 from perdure.engine.gate import Gate
 from perdure.engine.graph import Graph
 from perdure.engine.invocation import Host, Invocation
@@ -34,7 +33,6 @@ from perdure.engine.model import (
     Drain,
     Due,
     Ending,
-    Failed,
     Finish,
     Halted,
     Payload,
@@ -59,9 +57,8 @@ from perdure.engine.reduce import reduce
 from perdure.engine.threads import Threads
 from perdure.engine.timers import Timers
 from perdure.engine.waits import is_waiting
-from perdure.errors import LeaseLostError, WorkflowRuntimeError
-from perdure.events import CollectionReleaseEvent, Event, StepFailedEvent, load_exception
-from perdure.retry_policy import takes
+from perdure.errors import LeaseLostError
+from perdure.events import Event
 
 log = logging.getLogger("perdure.engine")
 
@@ -72,11 +69,9 @@ class Loop:
     """One run in one process: its state, its open invocations, its commits."""
 
     __slots__ = (
-        "_aio", "_claims", "_committer", "_drained", "_errors", "_held", "_host", "_open", "_opened",
-        "_said_idle", "_stopped", "_stopping", "_taken_over", "_thread", "_threads", "_untimed",
-        "attempts", "codec", "elapsed",
-        "error", "gate", "graph", "now", "resting", "state", "timed_out_steps", "timeout", "timers", "watched",
-        "within",
+        "_aio", "_claims", "_committer", "_doorway", "_drained", "_host", "_open", "_said_idle", "_stopped",
+        "_taken_over", "_thread", "_threads", "_untimed", "codec", "completions", "gate", "graph", "now", "resting",
+        "state", "stopping", "timed_out_steps", "timeout", "timers", "watched", "within",
     )  # fmt: skip
 
     def __init__(
@@ -97,14 +92,10 @@ class Loop:
         self.state = state
         self.codec = codec
         self.now = now
-        # Why the run failed, or which steps were running when its time was over.
-        self.error: BaseException | None = None
-        self.attempts: int | None = None
-        self.elapsed: float | None = None
-        self.timed_out_steps: list[str] = []
-        self._errors: dict[int, BaseException] = {}  # the last one of each work that is tried again
+        self.timed_out_steps: list[str] = []  # those that were running when the run's time was over
         self._host = host
         self.gate = gate
+        self._doorway = None if gate is None else Doorway(gate)
         self.within = within
         self.timeout = timeout
         self._untimed = timeout is not None
@@ -115,13 +106,12 @@ class Loop:
         watch(self._aio)
         self._thread = threading.get_ident()
         self._claims = Claims(state)
+        self.completions = Completions(graph, self._claims, self.payload, now)
         self._open: dict[int, Invocation] = {}
         self._stopped = False
-        self._stopping: asyncio.Task[None] | None = None
+        self.stopping: asyncio.Task[None] | None = None
         self.timers = Timers(self._aio)
-        self._held: dict[int, Start] = {}  # by work: what waits for the gate
         self._taken_over = False
-        self._opened: asyncio.Event | None = None
         self._committer = (
             None
             if journal is None
@@ -274,13 +264,13 @@ class Loop:
 
     async def suspend(self, invocation: Invocation | None, awaited: Awaitable[Any]) -> Any:
         """Await inside the engine: the step's own code counts as not running meanwhile."""
-        if invocation is None or self.gate is None or asyncio.current_task() is not invocation.task:
+        if invocation is None or self._doorway is None or asyncio.current_task() is not invocation.task:
             return await awaited
-        self._leave(invocation)
+        self._doorway.leave(invocation)
         try:
             return await awaited
         finally:
-            await self._enter(invocation)
+            await self._doorway.enter(invocation)
 
     # --- steps --------------------------------------------------------------------------------------
 
@@ -309,13 +299,8 @@ class Loop:
         if self._taken_over and not self._readable(work):
             return
         invocation = Invocation(work, started=self._aio.time())
-        if self.gate is not None:
-            if not self.gate.enter():
-                self._held[work.id] = command
-                return
-            invocation.inside = True
-            # It may be on its way out of there: an answer that comes meanwhile starts it as well.
-            self._held.pop(work.id, None)
+        if self._doorway is not None and not self._doorway.begin(invocation, command):
+            return
         self._open[work.id] = invocation
         invocation.task = self._aio.create_task(self._run(invocation), name=STEP + work.step)
 
@@ -339,119 +324,32 @@ class Loop:
             if invocation.closed:
                 log.warning("dropped what step %s returned: it had ended before", work.step)
                 return
-            tick: Tick = self._returned(invocation, result)
+            tick: Tick = self.completions.returned(invocation, result)
         except asyncio.CancelledError as error:
             if invocation.closed or self._stopped:
                 return
-            tick = self._failed(invocation, error)
+            tick = self.completions.failed(invocation, error)
         except BaseException as error:  # SystemExit too: a step must not end its process
             if invocation.closed:
                 log.warning("step %s raised after it had ended: %r", work.step, error)
                 return
-            tick = self._failed(invocation, error)
+            tick = self.completions.failed(invocation, error)
         finally:
             # The task's context variables lead back to the invocation: a circle for each step that ran.
             invocation.task = None
-            if invocation.inside:
-                self._leave(invocation)
+            if self._doorway is not None:
+                self._doorway.leave(invocation)
         if not invocation.closed:
             invocation.closed = True
             self._open.pop(work.id, None)
             if work.children is not None and self._committer is not None:
                 self._committer.tell([("-", name, "") for name in in_flight(work)])
-            if self._end_children(invocation, None) and isinstance(tick, Returned):
+            children = invocation.children
+            if children is not None and children.stop(None) and isinstance(tick, Returned):
                 log.warning("step %s ended with child workflows still running: they are cancelled", work.step)
-            if self._errors and isinstance(tick, Returned):
-                self._errors.pop(work.id, None)
             self._apply(tick)
             if self._drained is not None or self.within is not None:
                 self.check_drained()
-
-    def _returned(self, invocation: Invocation, result: Any) -> Tick:
-        work = invocation.work
-        config = self.graph.configs[work.step]
-        if result is None:
-            events: list[Payload] = []
-        elif isinstance(result, Event):
-            if config.return_list_types and not isinstance(result, config.return_types or ()):
-                raise WorkflowRuntimeError(
-                    f"Step function {work.step} returned one {type(result).__name__}, but declares a list of "
-                    f"them: return [event]."
-                )
-            events = [self.payload(result)]
-        elif isinstance(result, list) and config.return_list_types:
-            for item in result:
-                if not isinstance(item, Event):
-                    raise WorkflowRuntimeError(
-                        f"Step function {work.step} returned a list with a {type(item).__name__} in it "
-                        f"instead of Event instances."
-                    )
-            events = [self.payload(item) for item in result]
-        else:
-            raise WorkflowRuntimeError(
-                f"Step function {work.step} returned {type(result).__name__} instead of an Event instance."
-            )
-        added, taken = self._claims.settle(work.id)
-        return Returned(self.now(), work.id, events, isinstance(result, list), added, taken, work.step)
-
-    def _failed(self, invocation: Invocation, error: BaseException) -> Failed:
-        work = invocation.work
-        self._claims.give_back(work.id)
-        now = self.now()
-        first_at = work.first_at or now - (self._aio.time() - invocation.started)
-        try:
-            retry_at = self._retry_at(work, error, now - first_at, now)
-        except Exception as broken:  # a policy that raises decides nothing: its error is the step's
-            broken.__cause__ = error
-            error, retry_at = broken, None
-        recovery = None
-        handler = self.graph.steps[work.step].handler
-        if retry_at is None and handler is not None:
-            used = (work.recoveries or {}).get(handler, 0)
-            if used < self.graph.steps[handler].max_recoveries:
-                recovery = self.payload(self._step_failed(work, error, now - first_at, now))
-        if retry_at is None and recovery is None:
-            self.error = error
-            self.attempts, self.elapsed = work.attempts + 1, now - first_at
-        elif retry_at is not None:
-            self._errors[work.id] = error
-        return Failed(
-            time=now,
-            work=work.id,
-            failure=failure_of(error),
-            first_at=first_at,
-            retry_at=retry_at,
-            recovery=recovery,
-            step=work.step,
-        )
-
-    def _retry_at(self, work: Work, error: BaseException, elapsed: float, now: float) -> float | None:
-        policy = self.graph.configs[work.step].retry_policy
-        if policy is None or not isinstance(error, Exception):
-            return None
-        # Drawn once: the log has the delay that came of it.
-        seed = {"seed": random.getrandbits(32)} if takes(policy.next, "seed") else {}
-        delay = policy.next(elapsed, work.attempts + 1, error, **seed)
-        return None if delay is None else now + delay
-
-    def _step_failed(self, work: Work, error: BaseException, elapsed: float, now: float) -> StepFailedEvent:
-        return StepFailedEvent(
-            step_name=work.step,
-            input_event=work.event.event if work.event is not None else _gathered(work),
-            exception=error if isinstance(error, Exception) else WorkflowRuntimeError(repr(error)),
-            attempts=work.attempts + 1,
-            elapsed_seconds=elapsed,
-            failed_at=datetime.datetime.fromtimestamp(now, datetime.UTC),
-        )
-
-    def last_error(self, work: Work) -> Exception | None:
-        """What the last try of `work` raised; built again from its name and message after a restart."""
-        error = self._errors.get(work.id)
-        if error is None and work.failure is not None:
-            return load_exception(
-                {"exception_type": work.failure.type, "exception_message": work.failure.message}
-            )
-        return error if isinstance(error, Exception) else None
 
     def in_thread(self, invocation: Invocation, function: Callable[[], Any]) -> Awaitable[Any]:
         """Run a step that isn't async."""
@@ -471,30 +369,12 @@ class Loop:
 
     # --- the gate -------------------------------------------------------------------------------------
 
-    def _leave(self, invocation: Invocation) -> None:
-        if invocation.inside:
-            assert self.gate is not None
-            invocation.inside = False
-            self.gate.leave()
-
-    async def _enter(self, invocation: Invocation) -> None:
-        assert self.gate is not None
-        while not self.gate.enter():
-            if self._opened is None:
-                self._opened = asyncio.Event()
-            await self._opened.wait()
-        invocation.inside = True
-
     def _opened_from_thread(self) -> None:
         self._aio.call_soon_threadsafe(self._gate_opened)
 
     def _gate_opened(self) -> None:
-        if self._opened is not None:
-            self._opened.set()
-            self._opened = None
-        for number in list(self._held):
-            if (command := self._held.pop(number, None)) is not None:
-                self.carry_out(command)
+        if self._doorway is not None:
+            self._doorway.opened(self.carry_out)
         for child in self._children():
             child._gate_opened()
 
@@ -537,10 +417,7 @@ class Loop:
 
     def _awaits_who_wait(self, number: int) -> bool:
         invocation = self._open.get(number)
-        children = invocation.children if invocation is not None else None
-        if children is None or not children.awaits or not children.running:
-            return False
-        return all(child.waits for child in children.running.values())
+        return invocation is not None and invocation.children is not None and invocation.children.wait
 
     async def await_child(self, within: Within, awaited: Awaitable[Any]) -> Any:
         """Await something of a child workflow: as long as that is in the engine, so is the step."""
@@ -550,13 +427,6 @@ class Loop:
             return await self.suspend(within.invocation, awaited)
         finally:
             within.children.awaits -= 1
-
-    def _end_children(self, invocation: Invocation, error: BaseException | None) -> list[asyncio.Task[None]]:
-        """Cancel the child workflows of an invocation that is closed; what has to end yet."""
-        children = [] if invocation.children is None else [*invocation.children.running.values()]
-        for child in children:
-            child.stop(None, error)
-        return [child._stopping for child in children if child._stopping is not None]
 
     # --- time -----------------------------------------------------------------------------------------
 
@@ -612,7 +482,8 @@ class Loop:
         """Expect nothing more of an invocation whose work stays open, for a successor."""
         invocation.closed = True
         self._open.pop(invocation.work.id, None)
-        self._end_children(invocation, None)
+        if invocation.children is not None:
+            invocation.children.stop(None)
         self.check_drained()
 
     def check_drained(self) -> None:
@@ -641,12 +512,13 @@ class Loop:
             if invocation.task is not None:
                 invocation.task.cancel()
                 tasks.append(invocation.task)
-        children = [t for one in self.invocations() for t in self._end_children(one, error)]
+        begun = [one.children for one in self.invocations() if one.children is not None]
+        children = [task for those in begun for task in those.stop(error)]
         if self.within is not None:
             self.within.children.running.pop(self.within.id, None)
         if self._committer is not None:
             self._committer.give_up(error or LeaseLostError("the run has ended in this process"))
-        self._stopping = self._aio.create_task(self._finish_up(tasks, children, ending, error))
+        self.stopping = self._aio.create_task(self._finish_up(tasks, children, ending, error))
 
     async def _finish_up(
         self,
@@ -705,8 +577,3 @@ class Loop:
         if self._committer is not None or payload is None or payload.event is not event:
             payload = self.payload(event)
         return self._claims.collect(invocation.work, payload, expected, buffer_id)
-
-
-def _gathered(work: Work) -> CollectionReleaseEvent:
-    """What stands for the events of a step that takes several, or a list that may be empty."""
-    return CollectionReleaseEvent(events=[payload.event for payload in work.several or []])
