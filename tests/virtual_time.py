@@ -89,6 +89,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         pass
 
+    def run_in_executor(self, *_: Any) -> Any:
+        # Timers would run out while the thread works, or not: by chance.
+        raise RuntimeError("there are no threads in virtual time: run this by asyncio.run")
+
     def _run_once(self) -> None:
         ready: deque[Any] = self._ready  # type: ignore[attr-defined]
         for _ in range(len(ready)):

@@ -16,7 +16,7 @@ from redis_server import RedisServer
 from perdure import Context, Workflow, step
 from perdure.cli.main import main
 from perdure.events import Event, StartEvent, StopEvent
-from perdure.retry_policy import ConstantDelayRetryPolicy
+from perdure.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from perdure.store.redis import RedisStore
 
 Cli = Callable[..., tuple[int, str]]
@@ -40,7 +40,7 @@ class Story(Workflow):
         ctx.send_event(Piece(text="secret one"))
         return Piece(text="secret two")
 
-    @step(retry_policy=ConstantDelayRetryPolicy(maximum_attempts=3, delay=0))
+    @step(retry_policy=retry_policy(stop=stop_after_attempt(3), wait=wait_fixed(0)))
     async def work(self, ctx: Context, ev: Piece) -> Answer:
         Story.tries += 1
         if Story.tries == 1:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+import virtual_time
 
 from perdure import Context, Workflow, step
 from perdure.errors import WorkflowRuntimeError
@@ -29,7 +30,7 @@ class Answer(Event):
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(coroutine)
+    return virtual_time.run(coroutine)
 
 
 def test_10_000_pending_events_are_no_more_tasks_than_there_are_workers() -> None:

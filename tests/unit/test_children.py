@@ -6,6 +6,7 @@ import logging
 from typing import ClassVar
 
 import pytest
+import virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killable import Killed, Log, open_run, plain, to_end
@@ -35,7 +36,7 @@ def nothing_ran():
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
+    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 def log_of(**fields) -> Log:
@@ -797,7 +798,7 @@ def test_a_step_in_a_thread_may_run_a_workflow_in_a_loop_of_its_own_unless_that_
         with pytest.raises(WorkflowRuntimeError, match="make the step async"):
             await open_run(Threaded(), Log()).result
 
-    run(go())
+    asyncio.run(go())
 
 
 def test_num_concurrent_runs_holds_for_children_and_a_send_before_their_turn_waits():

@@ -5,6 +5,7 @@ import contextlib
 from typing import Annotated
 
 import pytest
+import virtual_time
 
 from perdure import Context, Workflow, catch_error, step
 from perdure.collect import Collect, Take
@@ -41,7 +42,7 @@ class Answer(Event):
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
+    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 class Chain(Workflow):
@@ -253,7 +254,7 @@ def test_a_plain_function_runs_in_a_thread_with_its_context():
         events = [event async for event in handler.stream_events()]
         return [type(e) for e in events], await handler
 
-    assert run(go()) == ([Item, StopEvent], True)
+    assert asyncio.run(go()) == ([Item, StopEvent], True)
 
 
 class Gathering(Workflow):
@@ -638,7 +639,7 @@ def test_the_test_runner_collects_the_stream_and_counts_it():
         bare = await WorkflowTestRunner(Sync()).run(expose_internal=False, exclude_events=[Item])
         return shown, bare
 
-    shown, bare = run(go())
+    shown, bare = asyncio.run(go())
     assert shown.event_types == {StepStateChanged: 2, Item: 1, StopEvent: 1}
     assert [type(e) for e in bare.collected] == [StopEvent]
     assert bare.result is True

@@ -74,7 +74,7 @@ def test_whatever_is_killed_the_result_is_that_of_an_uninterrupted_run(kills, sn
     async def go():
         return await to_end(Crunch(), Log(snapshots=snapshots), kills)
 
-    outcome = asyncio.run(go())
+    outcome = virtual_time.run(go())
     assert outcome["reason"] == "Completed"
     assert outcome["result"] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
 
@@ -106,7 +106,7 @@ def test_sends_and_collected_events_of_a_cut_off_step_are_neither_lost_nor_doubl
     async def go():
         return await to_end(Sender(), Log(snapshots=snapshots), kills)
 
-    outcome = asyncio.run(go())
+    outcome = virtual_time.run(go())
     assert outcome["result"] == [0, 1, 2, 3, 4, 5]
 
 
@@ -122,7 +122,7 @@ def test_a_snapshot_is_the_fold_of_the_log_before_it(kills):
             assert plain(state) == plain(codec.decode_state(snapshot))
         return len(log.taken)
 
-    assert asyncio.run(go()) > 5
+    assert virtual_time.run(go()) > 5
 
 
 def test_no_event_reaches_another_step_before_the_tick_that_made_it_is_durable():
@@ -150,7 +150,7 @@ def test_no_event_reaches_another_step_before_the_tick_that_made_it_is_durable()
         await run.result
         return before
 
-    assert asyncio.run(go()) == ["first"]
+    assert virtual_time.run(go()) == ["first"]
     assert reached == ["first", "second"]
 
 
@@ -169,7 +169,7 @@ def test_a_state_write_is_durable_when_its_await_returns():
         run = open_run(workflow, workflow.log)
         return (await run.result).result
 
-    assert asyncio.run(go()) == ['"value"']
+    assert virtual_time.run(go()) == ['"value"']
 
 
 def test_a_list_that_grew_is_written_as_its_new_items_and_one_changed_in_place_is_not_lost():
@@ -193,7 +193,7 @@ def test_a_list_that_grew_is_written_as_its_new_items_and_one_changed_in_place_i
         state, _ = fold(workflow, workflow._codec(workflow.serializer), None, log.records)
         return [json.loads(item) for item in state.store["docs"].items]
 
-    assert asyncio.run(go()) == [{"name": "a", "status": "done"}, {"name": "b", "status": "new"}]
+    assert virtual_time.run(go()) == [{"name": "a", "status": "done"}, {"name": "b", "status": "new"}]
 
 
 def test_bytes_in_the_log_for_a_growing_list_do_not_grow_with_it():
@@ -212,7 +212,7 @@ def test_bytes_in_the_log_for_a_growing_list_do_not_grow_with_it():
         await open_run(Writer(), log).result
         return [len(record.payload) for record in log.records[3:-1]]
 
-    sizes = asyncio.run(go())
+    sizes = virtual_time.run(go())
     assert max(sizes) <= min(sizes) + 8
 
 
@@ -229,7 +229,7 @@ def test_a_log_with_work_for_a_step_that_is_gone_is_incompatible_and_says_which(
         with pytest.raises(IncompatibleError, match="split"):
             open_run(Other(), log)
 
-    asyncio.run(go())
+    virtual_time.run(go())
 
 
 def test_a_drained_run_stops_at_a_commit_and_its_successor_finishes():
@@ -253,7 +253,7 @@ def test_a_drained_run_stops_at_a_commit_and_its_successor_finishes():
         again = open_run(workflow, log)
         return commits, (await again.result).result
 
-    commits, done = asyncio.run(go())
+    commits, done = virtual_time.run(go())
     assert commits < 50
     assert done == list(range(50))
 
@@ -277,7 +277,7 @@ def test_the_outcome_of_a_failed_run_has_the_steps_own_traceback_and_no_more():
             await open_run(Failing(), log).result
         return json.loads(log.outcome)
 
-    outcome = asyncio.run(go())
+    outcome = virtual_time.run(go())
     trace = outcome["failure"]["traceback"]
     assert outcome["reason"] == "StepFailed"
     assert outcome["failure"]["exceptionType"] == "builtins.LookupError"
@@ -305,7 +305,7 @@ def test_the_time_that_no_process_ran_is_not_of_the_runs_timeout():
         again.send_from_outside(Item(number=3), None)
         return alive, (await again.result).result
 
-    assert asyncio.run(go()) == (20.0, 3)
+    assert virtual_time.run(go()) == (20.0, 3)
 
 
 def test_an_answer_that_a_step_gives_before_the_waiter_is_run_again_is_not_lost():
@@ -341,7 +341,7 @@ def test_an_answer_that_a_step_gives_before_the_waiter_is_run_again_is_not_lost(
         again = open_run(workflow, log)
         return (await asyncio.wait_for(again.result, 5)).result
 
-    workflow_result = asyncio.run(go())
+    workflow_result = virtual_time.run(go())
     assert workflow_result == 9
 
 
@@ -381,7 +381,7 @@ def test_a_retry_keeps_its_attempts_and_its_delay_over_a_crash_and_the_crash_is_
         await asyncio.wait_for(open_run(workflow, log, now=lambda: times[0]).result, 5)
         return Fails.seen
 
-    seen = asyncio.run(go())
+    seen = virtual_time.run(go())
     assert seen[0] == (0, 0, "None")
     assert seen[1] == (1, 1, "ValueError('no 1')")
     assert seen[2] == (1, 1, "ValueError('no 1')")
@@ -414,7 +414,7 @@ def test_what_cannot_be_serialized_fails_the_step_not_the_process(how):
             await open_run(Gives(disable_validation=True), log).result
         return json.loads(log.outcome)
 
-    outcome = asyncio.run(go())
+    outcome = virtual_time.run(go())
     assert outcome["reason"] == "StepFailed"
     assert outcome["failure"]["step"] == "give"
 
@@ -431,7 +431,7 @@ def test_a_failure_whose_message_is_no_text_is_recorded():
             await open_run(Fails(), log).result
         return json.loads(log.outcome)
 
-    outcome = asyncio.run(go())
+    outcome = virtual_time.run(go())
     assert outcome["reason"] == "StepFailed"
     assert outcome["failure"]["message"].startswith("no file /tmp/\\udcff")
     assert len(outcome["failure"]["message"]) <= 8000
@@ -450,7 +450,7 @@ def test_a_write_of_several_keys_of_which_one_is_refused_leaves_no_key_in_the_lo
     async def go():
         return (await open_run(Writes(), Log()).result).result
 
-    assert asyncio.run(go()) == [None, []]
+    assert virtual_time.run(go()) == [None, []]
 
 
 class Relaxed(Workflow):
@@ -480,7 +480,7 @@ def test_a_relaxed_run_delivers_ahead_of_its_store_up_to_the_bound_and_no_furthe
         log.release.set()
         return at_risk, later, (await asyncio.wait_for(run.result, 20)).result
 
-    at_risk, later, result = asyncio.run(go())
+    at_risk, later, result = virtual_time.run(go())
     assert 1 < at_risk <= RELAXED_TICKS + 1
     assert later == at_risk
     assert result == 500
@@ -557,7 +557,7 @@ def test_published_events_waits_and_checkpoints_are_strict_in_a_relaxed_run():
         await run.result
         return before, log.published
 
-    before, published = asyncio.run(go())
+    before, published = virtual_time.run(go())
     assert before == ["risked"]
     assert len(published) == 1
 
@@ -576,7 +576,7 @@ def test_what_was_published_before_a_crash_is_not_published_again():
         await to_end(Publishes(), log, [(3, True), (1, False), (2, True)])
         return [json.loads(data)["value"]["number"] for data in log.published]
 
-    assert asyncio.run(go()) == [0, 1, 2]
+    assert virtual_time.run(go()) == [0, 1, 2]
 
 
 def test_a_waiting_invocation_is_no_suspect_of_a_crash():
@@ -594,7 +594,7 @@ def test_a_waiting_invocation_is_no_suspect_of_a_crash():
         await run.result
         return flight, log.flight
 
-    before, after = asyncio.run(go())
+    before, after = virtual_time.run(go())
     assert [sign for sign, _, _ in before] == ["+", "-"]
     assert [sign for sign, _, _ in after] == ["+", "-", "+", "-"]
 
@@ -619,7 +619,7 @@ def test_a_result_that_is_no_json_does_not_keep_a_pickling_run_from_its_end():
         await run.result
         return json.loads(log.outcome)
 
-    outcome = asyncio.run(go())
+    outcome = virtual_time.run(go())
     assert outcome["reason"] == "Completed"
     assert "Opaque" in outcome["result"]
 
@@ -662,7 +662,7 @@ def test_a_retried_step_publishes_its_question_once():
         run.send_from_outside(Answer(number=5), None)
         return (await run.result).result, len(log.published)
 
-    assert asyncio.run(go()) == (5, 1)
+    assert virtual_time.run(go()) == (5, 1)
 
 
 class Joins(Workflow):
@@ -695,7 +695,7 @@ def test_joins_in_nested_lists_survive_any_kill(kills, snapshots):
     async def go():
         return await to_end(Joins(), Log(snapshots=snapshots), kills)
 
-    assert asyncio.run(go())["result"] == [0, 11, 22]
+    assert virtual_time.run(go())["result"] == [0, 11, 22]
 
 
 def test_the_engines_time_is_its_loops():

@@ -7,6 +7,7 @@ import re
 import threading
 
 import pytest
+import virtual_time
 from killable import Killed, Log, open_run
 
 from perdure import Context, Workflow, step
@@ -36,7 +37,7 @@ class Question(InputRequiredEvent):
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
+    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 async def cut_off(workflow: Workflow, log: Log, seconds: float = 0.03) -> None:
@@ -348,7 +349,7 @@ def test_a_program_that_lost_its_run_is_told_which_threads_go_on_and_nothing_of_
         assert "dropped a late Sent of step stuck" in caplog.text
         assert (await held.facts()).meta.seq == before
 
-    run(go())
+    asyncio.run(go())
 
 
 def test_a_step_in_a_thread_that_raises_stop_iteration_fails():
@@ -361,4 +362,4 @@ def test_a_step_in_a_thread_that_raises_stop_iteration_fails():
         with pytest.raises(RuntimeError, match="step work raised StopIteration"):
             await Stops().run()
 
-    run(go())
+    asyncio.run(go())

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+import virtual_time
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ class Colour(enum.StrEnum):
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(coroutine)
+    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 class Asks(Workflow):
