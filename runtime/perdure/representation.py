@@ -72,7 +72,7 @@ class WorkflowEventNode(_OfTypes):
     event_type: str
     event_types: list[str]
     event_schema: dict[str, Any] | None = None
-    produced_by: list[str]
+    produced_by: list[str] = []
 
 
 class WorkflowExternalNode(WorkflowNodeBase):

@@ -108,8 +108,10 @@ class Resource(Generic[T]):
         # Without the return: nobody reads it, and what it names is often imported for type checkers only.
         wanted = {name: hint for name, hint in _annotations(function).items() if name != "return"}
         reader = SimpleNamespace(__annotations__=wanted, __globals__=getattr(function, "__globals__", {}))
+        # What the factory's own module says goes before what the step's surroundings call the same.
+        localns = {k: v for k, v in (self.localns or {}).items() if k not in reader.__globals__}
         try:
-            hints = get_type_hints(reader, localns=dict(self.localns or {}), include_extras=True)
+            hints = get_type_hints(reader, localns=localns, include_extras=True)
         except NameError as error:
             raise WorkflowValidationError(
                 f"resource {self.name}: an annotation names {error.name!r}, which isn't defined in its module"
@@ -176,7 +178,8 @@ class ResourceConfig:
             raise ValueError(
                 f"ResourceConfig({self.config_file!r}) needs a pydantic model, not {annotation!r}"
             )
-        data: Any = json.loads(_read(self.config_file))
+        # By its whole path: a relative one is another file once the process changed its directory.
+        data: Any = json.loads(_read(Path(self.config_file).absolute()))
         for segment in (self.path_selector or "").split("."):
             if segment:
                 if not isinstance(data, dict) or segment not in data:
@@ -279,8 +282,8 @@ async def _run(make: Callable[[], Awaitable[Any]]) -> Any:
 
 
 @lru_cache(maxsize=128)
-def _read(path: str) -> str:
+def _read(path: Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No such file: {path}") from error

@@ -184,8 +184,14 @@ class Workflow(Generic[ResultT]):
         return waits_for_people
 
     async def _resolve_all(self) -> None:
-        for config in self._graph.configs.values():
-            await self._resources.resolve(config.resources)
+        for name, config in self._graph.configs.items():
+            for needed in config.resources:
+                try:
+                    await self._resources.get(needed.definition, needed.annotation)
+                except Exception as error:
+                    raise WorkflowValidationError(
+                        f"Resource validation failed: step {name!r}, parameter {needed.name!r}: {error}"
+                    ) from error
 
     # --- running ------------------------------------------------------------------------------------------
 

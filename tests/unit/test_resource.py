@@ -235,6 +235,18 @@ def test_a_name_missing_in_a_factory_is_named() -> None:
         asyncio.run(ResourceManager().get(Resource(factory)))
 
 
+def test_a_factorys_annotation_means_what_its_own_module_says() -> None:
+    """A name that the step's surroundings have too, for something else, hides none of the factory's."""
+
+    def factory(x: Annotated[Limits, Resource(limit)]) -> int:
+        return x  # type: ignore[return-value]
+
+    resource = Resource(factory)
+    resource.localns = {"Limits": 1, "Annotated": list, "local": 2}
+    (needed,) = resource.dependencies()
+    assert needed[2] is Limits
+
+
 class Limits(BaseModel):
     depth: int
 
@@ -253,6 +265,16 @@ def test_a_config_is_the_annotated_model(config: str) -> None:
     assert asyncio.run(load(None)) == Limits(depth=1)
     assert asyncio.run(load("inner.limits")) == Limits(depth=2)
     assert isinstance(ResourceConfig(config), ResourceDescriptor)
+
+
+def test_a_relative_config_is_the_one_of_the_present_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for depth in (1, 2):
+        (tmp_path / str(depth)).mkdir()
+        (tmp_path / str(depth) / "config.json").write_text(json.dumps({"depth": depth}))
+        monkeypatch.chdir(tmp_path / str(depth))
+        assert ResourceConfig("config.json").load(Limits) == Limits(depth=depth)
 
 
 def test_one_file_read_as_two_models_gives_both(config: str) -> None:

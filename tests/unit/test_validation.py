@@ -415,3 +415,17 @@ def test_resources_are_made_once_when_validate_is_asked_to() -> None:
     workflow.validate(validate_resources=True)
     workflow.validate(validate_resources=True)
     assert made == [1]
+
+
+def test_a_resource_that_cannot_be_made_is_named_with_its_step() -> None:
+    def get_value() -> int:
+        raise RuntimeError("no database")
+
+    class Needs(Workflow):
+        @step
+        async def only(self, ev: StartEvent, value: Annotated[int, Resource(get_value)]) -> StopEvent:
+            return StopEvent()
+
+    Needs().validate()
+    with pytest.raises(WorkflowValidationError, match="step 'only', parameter 'value': no database"):
+        Needs().validate(validate_resources=True)
