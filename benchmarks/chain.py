@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -32,18 +33,23 @@ def _workflow(package: str) -> Any:
     return Chain(timeout=None)
 
 
-def _a_step(package: str) -> float:
-    return microseconds(_workflow(package)) / STEPS
+def sides(workflow: Callable[[str], Any]) -> dict[str, Callable[[], float]]:
+    """`workflow(package)` is a chain of STEPS, in microseconds a step, beside the floor."""
+
+    def a_step(package: str) -> float:
+        return microseconds(workflow(package)) / STEPS
+
+    return {
+        OURS: partial(a_step, OURS),
+        THEIRS: partial(a_step, THEIRS),
+        "floor": partial(floor.microseconds_a_step, STEPS),
+    }
 
 
 BENCHMARK = Benchmark(
     name="chain",
     title=f"chain of {STEPS:,} steps",
     unit="µs a step",
-    sides={
-        OURS: partial(_a_step, OURS),
-        THEIRS: partial(_a_step, THEIRS),
-        "floor": partial(floor.microseconds_a_step, STEPS),
-    },
+    sides=sides(_workflow),
     goals=[Goal(OURS, 1 / 20, beside=THEIRS), Goal(OURS, 1 / 15, beside=THEIRS, upper=True)],
 )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
-from benchmarks import floor
 from benchmarks.benchmark import Benchmark, Goal
+from benchmarks.chain import STEPS, sides
 from benchmarks.packages import OURS, THEIRS, Package
-from benchmarks.stopwatch import microseconds
-
-STEPS = 1_000
 
 
 @cache
@@ -33,18 +30,10 @@ def _workflow(package: str) -> Any:
     return StatefulChain(timeout=None)
 
 
-def _a_step(package: str) -> float:
-    return microseconds(_workflow(package)) / STEPS
-
-
 BENCHMARK = Benchmark(
     name="chain_state",
     title=f"chain of {STEPS:,} steps, store.set in each",
     unit="µs a step",
-    sides={
-        OURS: partial(_a_step, OURS),
-        THEIRS: partial(_a_step, THEIRS),
-        "floor": partial(floor.microseconds_a_step, STEPS),
-    },
+    sides=sides(_workflow),
     goals=[Goal(OURS, 1 / 15, beside=THEIRS)],
 )

@@ -22,12 +22,15 @@ from perdure.store.redis import RedisStore
 T = TypeVar("T")
 HERE = Path(__file__).parent
 NAMESPACE = "chaos"
+LEASE = 3.0  # seconds
 
 
 class BareRun:
     """A run in a real Redis, and the runners that are started for it, one epoch each."""
 
-    def __init__(self, url: str, folder: Path, entrypoint: str, *, lease: float = 3.0, **given: Any) -> None:
+    def __init__(
+        self, url: str, folder: Path, entrypoint: str, *, lease: float = LEASE, **given: Any
+    ) -> None:
         self.url = url
         self.uid = str(uuid.uuid4())
         self.folder = folder
@@ -117,3 +120,6 @@ class BareRun:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+Make = Callable[..., BareRun]

@@ -4,37 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import pytest
-from chaos.bare import BareRun
+from chaos.bare import LEASE, Make
 from chaos.laptop import until
 from redis_server import RedisServer
-
-LEASE = 3.0
-
-Make = Callable[..., BareRun]
-
-
-@pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    return tmp_path / "notes"
-
-
-@pytest.fixture
-def make(redis_url: str, tmp_path: Path, notes: Path) -> Iterator[Make]:
-    made: list[BareRun] = []
-
-    def build(workflow: str, *, url: str = redis_url, **given: Any) -> BareRun:
-        run = BareRun(url, tmp_path, f"habits:{workflow}", lease=LEASE, notes=str(notes), **given)
-        made.append(run)
-        return run
-
-    yield build
-    for run in made:
-        run.close()
 
 
 def lines(notes: Path) -> list[tuple[float, str]]:
@@ -45,7 +19,7 @@ def lines(notes: Path) -> list[tuple[float, str]]:
 
 
 def test_a_runner_that_holds_the_gil_is_ended_by_the_kernel(make: Make, notes: Path) -> None:
-    run = make("HoldsTheGil")
+    run = make("habits:HoldsTheGil")
     runner = run.start()
     assert runner.wait(60) == 76
     assert [what for _, what in lines(notes)] == ["begin"]
@@ -57,7 +31,7 @@ def test_a_runner_that_holds_the_gil_is_ended_by_the_kernel(make: Make, notes: P
 
 
 def test_a_frozen_runner_runs_not_one_more_statement_past_its_lease(make: Make, notes: Path) -> None:
-    run = make("NeverRests")
+    run = make("habits:NeverRests")
     runner = run.start()
     until(lambda: len(lines(notes)) > 5, what="user code")
     frozen = run.engine(runner)
@@ -72,7 +46,7 @@ def test_a_frozen_runner_runs_not_one_more_statement_past_its_lease(make: Make, 
 
 
 def test_a_freeze_shorter_than_the_lease_is_survived(make: Make, notes: Path) -> None:
-    run = make("Counts", count=40)
+    run = make("habits:Counts", count=40)
     runner = run.start()
     until(lambda: len(lines(notes)) > 4, what="user code")
     run.signal_all(runner, signal.SIGSTOP)
@@ -85,7 +59,7 @@ def test_a_freeze_shorter_than_the_lease_is_survived(make: Make, notes: Path) ->
 
 
 def test_with_the_timer_off_the_fence_alone_refuses_the_zombie(make: Make, notes: Path) -> None:
-    run = make("Counts", count=1000)
+    run = make("habits:Counts", count=1000)
     runner = run.start(env={"PERDURE_TEST_LEASE_TIMER": "off"})
     until(lambda: len(lines(notes)) > 4, what="user code")
     log = run.log
@@ -108,7 +82,7 @@ def test_with_the_timer_off_the_fence_alone_refuses_the_zombie(make: Make, notes
 
 def test_a_run_that_waits_in_the_engine_is_parked_while_redis_is_away(make: Make, notes: Path) -> None:
     with RedisServer() as server:
-        run = make("Sleeps", url=server.url, pause=2 * LEASE)
+        run = make("habits:Sleeps", url=server.url, pause=2 * LEASE)
         runner = run.start()
         until(lambda: len(lines(notes)) == 1, what="the step")
         server.kill()
@@ -123,7 +97,7 @@ def test_a_run_that_waits_in_the_engine_is_parked_while_redis_is_away(make: Make
 
 def test_a_step_in_code_of_its_own_is_ended_when_redis_stays_away(make: Make, notes: Path) -> None:
     with RedisServer() as server:
-        run = make("NeverRests", url=server.url)
+        run = make("habits:NeverRests", url=server.url)
         runner = run.start()
         until(lambda: len(lines(notes)) > 5, what="user code")
         server.kill()
@@ -135,7 +109,7 @@ def test_a_step_in_code_of_its_own_is_ended_when_redis_stays_away(make: Make, no
 
 
 def test_a_term_gives_the_run_back_and_a_successor_goes_on(make: Make, notes: Path) -> None:
-    run = make("Counts", count=60)
+    run = make("habits:Counts", count=60)
     runner = run.start()
     until(lambda: len(lines(notes)) > 8, what="user code")
     runner.send_signal(signal.SIGTERM)
@@ -152,7 +126,8 @@ def test_a_term_gives_the_run_back_and_a_successor_goes_on(make: Make, notes: Pa
 
 
 def test_two_runners_of_one_epoch_are_one_too_many(make: Make, notes: Path) -> None:
-    run = make("Counts", count=40)
+    # Long enough for the second to start while the first runs: both leave their last words in one file.
+    run = make("habits:Counts", count=200)
     first = run.start()
     until(lambda: len(lines(notes)) > 2, what="user code")
     second = run.start()
@@ -160,11 +135,11 @@ def test_two_runners_of_one_epoch_are_one_too_many(make: Make, notes: Path) -> N
     assert run.last_words()["reason"] == "Fenced"
     assert first.wait(60) == 0
     effects = [what for _, what in lines(notes) if what.startswith("effect")]
-    assert len(effects) == len(set(effects)) == 40
+    assert len(effects) == len(set(effects)) == 200
 
 
 def test_a_cancel_reaches_a_live_runner_and_is_its_outcome(redis_url: str, make: Make, notes: Path) -> None:
-    run = make("Counts", count=10_000)
+    run = make("habits:Counts", count=10_000)
     runner = run.start()
     until(lambda: len(lines(notes)) > 2, what="user code")
     run._ask(lambda store: store.set_desired("Cancelled"))
@@ -177,7 +152,7 @@ def test_a_cancel_reaches_a_live_runner_and_is_its_outcome(redis_url: str, make:
 def test_code_that_began_a_run_and_can_not_be_imported_now_is_a_crash_and_not_its_end(
     make: Make, notes: Path
 ) -> None:
-    run = make("Counts", count=40)
+    run = make("habits:Counts", count=40)
     run.entrypoint = "brittle:Counts"
     runner = run.start()
     until(lambda: len(lines(notes)) > 4, what="user code")

@@ -5,34 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from chaos.bare import BareRun
+from chaos.bare import Make
 from chaos.laptop import until
-
-Make = Callable[..., BareRun]
-
-
-@pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    return tmp_path / "notes"
-
-
-@pytest.fixture
-def make(redis_url: str, tmp_path: Path, notes: Path) -> Iterator[Make]:
-    made: list[BareRun] = []
-
-    def build(workflow: str, **given: Any) -> BareRun:
-        run = BareRun(redis_url, tmp_path, f"leaving:{workflow}", notes=str(notes), **given)
-        made.append(run)
-        return run
-
-    yield build
-    for run in made:
-        run.close()
 
 
 def said(notes: Path) -> list[str]:
@@ -45,7 +22,7 @@ def said(notes: Path) -> list[str]:
 def test_a_step_that_ends_its_process_has_neither_ended_nor_released_its_run(
     make: Make, notes: Path, code: int
 ) -> None:
-    run = make("Leaves", how=str(code))
+    run = make("leaving:Leaves", how=str(code))
     assert run.start().wait(30) == code
     meta = run.facts().meta
     assert meta is not None
@@ -61,7 +38,7 @@ def test_a_step_that_ends_its_process_has_neither_ended_nor_released_its_run(
 
 @pytest.mark.parametrize("how", ["SystemExit", "KeyboardInterrupt"])
 def test_a_step_that_raises_an_exit_fails_and_its_runner_says_so(make: Make, notes: Path, how: str) -> None:
-    run = make("Leaves", how=how)
+    run = make("leaving:Leaves", how=how)
     assert run.start().wait(30) == 0
     outcome = run.outcome()
     assert outcome is not None
@@ -91,7 +68,7 @@ def test_a_laptop_starts_the_runner_again_that_a_step_ended_with_code_0(tmp_path
 
 
 def test_a_term_lets_steps_reach_a_commit_and_starts_none(make: Make, notes: Path) -> None:
-    run = make("Busy", count=0)
+    run = make("leaving:Busy", count=0)
     runner = run.start()
     until(lambda: len(said(notes)) == 2, what="user code")
     runner.send_signal(signal.SIGTERM)
@@ -111,7 +88,7 @@ def test_a_term_lets_steps_reach_a_commit_and_starts_none(make: Make, notes: Pat
 
 
 def test_a_term_cancels_what_needs_longer_than_there_is(make: Make, notes: Path) -> None:
-    run = make("Busy", count=1)
+    run = make("leaving:Busy", count=1)
     runner = run.start()
     until(lambda: len(said(notes)) == 3, what="user code")
     runner.send_signal(signal.SIGTERM)

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
-from chaos.bare import NAMESPACE, BareRun
+from chaos.bare import LEASE, NAMESPACE, BareRun, Make
 from chaos.laptop import until
 
 from perdure.store.keys import RunKeys
-
-LEASE = 3.0
-
-Make = Callable[..., BareRun]
-
-
-@pytest.fixture
-def make(redis_url: str, tmp_path: Path) -> Iterator[Make]:
-    made: list[BareRun] = []
-
-    def build(workflow: str, **given: Any) -> BareRun:
-        given["notes"] = str(tmp_path / "notes")
-        run = BareRun(redis_url, tmp_path, f"habits:{workflow}", lease=LEASE, **given)
-        made.append(run)
-        return run
-
-    yield build
-    for run in made:
-        run.close()
 
 
 def successor(run: BareRun) -> Any:
@@ -55,7 +34,7 @@ def goes_back(run: BareRun, **fields: str) -> None:
 
 
 def test_a_runner_whose_acquire_was_forgotten_takes_its_run_again(make: Make, tmp_path: Path) -> None:
-    run = make("Sleeps", pause=1.5 * LEASE)
+    run = make("habits:Sleeps", pause=1.5 * LEASE)
     runner = successor(run)
     # Also what the store looks like when it forgot the takeover, and the operator told it again first.
     goes_back(run, holder="")
@@ -64,7 +43,7 @@ def test_a_runner_whose_acquire_was_forgotten_takes_its_run_again(make: Make, tm
 
 
 def test_a_runner_whose_records_another_replaced_says_that_state_is_lost(make: Make) -> None:
-    run = make("Counts", pause=LEASE * 0.8)
+    run = make("habits:Counts", pause=LEASE * 0.8)
     runner = successor(run)
     meta = run.facts().meta
     assert meta is not None

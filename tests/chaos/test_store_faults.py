@@ -8,51 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos.bare import BareRun
+from chaos.bare import LEASE, Make
 from chaos.laptop import Laptop, some_documents, until
 from chaos.link import Link
+from chaos.notes import noted, until_stored
 from redis_server import RedisServer
 
-LEASE = 3.0
 COUNT = 60
-
-Make = Callable[..., BareRun]
-
-
-@pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    return tmp_path / "notes"
-
-
-@pytest.fixture
-def make(tmp_path: Path, notes: Path) -> Iterator[Make]:
-    made: list[BareRun] = []
-
-    def build(workflow: str, url: str, **given: Any) -> BareRun:
-        run = BareRun(url, tmp_path, f"habits:{workflow}", lease=LEASE, notes=str(notes), **given)
-        made.append(run)
-        return run
-
-    yield build
-    for run in made:
-        run.close()
-
-
-def noted(notes: Path, what: str) -> list[str]:
-    """What was noted behind that word, in its order."""
-    if not notes.exists():
-        return []
-    lines = [line.split() for line in notes.read_text().splitlines()]
-    return [" ".join(line[2:]) for line in lines if line[1] == what]
-
-
-def until_stored(notes: Path, count: int) -> None:
-    until(lambda: len(noted(notes, "stored")) >= count, what=f"{count} writes")
 
 
 def torn_off(server: RedisServer, size: int) -> None:
@@ -67,7 +34,7 @@ def test_a_killed_redis_that_syncs_always_loses_nothing_and_the_runner_goes_on(
     make: Make, notes: Path
 ) -> None:
     with RedisServer(appendfsync="always") as server:
-        run = make("Counts", server.url, count=COUNT)
+        run = make("habits:Counts", server.url, count=COUNT)
         runner = run.start()
         for stored in (10, 30):
             until_stored(notes, stored)
@@ -83,7 +50,7 @@ def test_a_killed_redis_that_syncs_always_loses_nothing_and_the_runner_goes_on(
 
 def test_a_runner_writes_again_what_a_power_cut_took_from_its_redis(make: Make, notes: Path) -> None:
     with RedisServer(appendfsync="everysec") as server:
-        run = make("Counts", server.url, count=COUNT)
+        run = make("habits:Counts", server.url, count=COUNT)
         runner = run.start()
         until_stored(notes, 20)
         server.kill()
@@ -105,7 +72,7 @@ def test_what_a_power_cut_took_together_with_the_runner_is_told_and_runs_again(
     make: Make, notes: Path
 ) -> None:
     with RedisServer(appendfsync="everysec") as server:
-        run = make("Counts", server.url, count=COUNT)
+        run = make("habits:Counts", server.url, count=COUNT)
         runner = run.start()
         until_stored(notes, 20)
         run.signal_all(runner, signal.SIGKILL)
@@ -125,7 +92,7 @@ def test_what_a_power_cut_took_together_with_the_runner_is_told_and_runs_again(
 
 def test_a_full_redis_is_waited_for_with_the_lease_kept(make: Make, notes: Path) -> None:
     with RedisServer(maxmemory_policy="noeviction") as server:
-        run = make("Counts", server.url, count=COUNT)
+        run = make("habits:Counts", server.url, count=COUNT)
         runner = run.start()
         until_stored(notes, 10)
         with server.client as client:
@@ -143,7 +110,7 @@ def test_a_full_redis_is_waited_for_with_the_lease_kept(make: Make, notes: Path)
 
 
 def test_a_step_that_blocks_the_event_loop_keeps_its_run(make: Make, notes: Path, redis_url: str) -> None:
-    run = make("BlocksTheLoop", redis_url, pause=3 * LEASE)
+    run = make("habits:BlocksTheLoop", redis_url, pause=3 * LEASE)
     runner = run.start()
     until(lambda: len(noted(notes, "blocks")) == 1, what="the step")
     began = time.monotonic()
@@ -162,7 +129,7 @@ def test_user_code_of_a_cut_off_runner_has_ended_when_its_successor_can_start(
     make: Make, notes: Path, redis_server: RedisServer, habit: str
 ) -> None:
     with Link(redis_server.port) as link:
-        run = make(habit, redis_server.url)
+        run = make(f"habits:{habit}", redis_server.url)
         runner = run.start(through=link.url)
         until(lambda: len(noted(notes, "statement")) > 5, what="user code")
         link.cut()
@@ -178,7 +145,7 @@ def test_user_code_of_a_cut_off_runner_has_ended_when_its_successor_can_start(
 def test_a_clock_that_is_wrong_or_jumps_fires_no_timer_wrongly(
     make: Make, notes: Path, redis_url: str, skew: str
 ) -> None:
-    run = make("Sleeps", redis_url, pause=1.5)
+    run = make("habits:Sleeps", redis_url, pause=1.5)
     skewed = {"PERDURE_TEST_CLOCK": skew, "PYTHONPATH": str(Path(__file__).parent / "skewed")}
     began = time.monotonic()
     first = run.start(env={**skewed, "PERDURE_TEST_CLOCK": "0"})

@@ -4,57 +4,24 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
-from chaos.bare import NAMESPACE, BareRun
+from chaos.bare import LEASE, NAMESPACE, BareRun, Make
 from chaos.laptop import Laptop, some_documents, until
+from chaos.notes import noted, noted_at, until_stored
 from redis_groups import Cluster, Sentinels, slot_of
 from redis_server import RedisServer
 
-LEASE = 3.0
 COUNT = 60
 DOCUMENTS = 30
-
-Make = Callable[..., BareRun]
-
-
-@pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    return tmp_path / "notes"
-
-
-@pytest.fixture
-def make(tmp_path: Path, notes: Path) -> Iterator[Make]:
-    made: list[BareRun] = []
-
-    def build(workflow: str, url: str, **given: Any) -> BareRun:
-        run = BareRun(url, tmp_path, f"habits:{workflow}", lease=LEASE, notes=str(notes), **given)
-        made.append(run)
-        return run
-
-    yield build
-    for run in made:
-        run.close()
-
-
-def noted(notes: Path, what: str) -> list[tuple[float, str]]:
-    """What was noted behind that word and when (monotonic), in its order."""
-    lines = [line.split() for line in notes.read_text().splitlines()] if notes.exists() else []
-    return [(float(line[0]), " ".join(line[2:])) for line in lines if line[1] == what]
-
-
-def until_stored(notes: Path, count: int) -> None:
-    until(lambda: len(noted(notes, "stored")) >= count, what=f"{count} writes")
 
 
 def assert_complete(run: BareRun, notes: Path) -> None:
     """Every effect once, in its order, and the result."""
     outcome = run.outcome()
     assert outcome is not None and outcome.result == COUNT
-    assert [n for _, n in noted(notes, "effect")] == [str(n) for n in range(COUNT)]
+    assert noted(notes, "effect") == [str(n) for n in range(COUNT)]
 
 
 # --- sentinels ------------------------------------------------------------------------------------------
@@ -64,7 +31,7 @@ def test_a_failover_is_gone_through_and_what_the_replica_lacked_is_written_again
     make: Make, notes: Path, record_property: Callable[[str, object], None]
 ) -> None:
     with Sentinels(appendfsync="always") as group:
-        run = make("Counts", group.url, count=COUNT)
+        run = make("habits:Counts", group.url, count=COUNT)
         runner = run.start()
         until_stored(notes, 15)
         group.cut_replication()
@@ -74,14 +41,14 @@ def test_a_failover_is_gone_through_and_what_the_replica_lacked_is_written_again
         assert runner.wait(60) == 0, run.log.read_text()
         assert_complete(run, notes)
         assert "the store went back to seq" in run.log.read_text(), "the replica lacked nothing"
-    first = next(at for at, _ in noted(notes, "stored") if at > promoted)
+    first = next(at for at, _ in noted_at(notes, "stored") if at > promoted)
     record_property("seconds_from_promotion_to_the_next_commit", round(first - promoted, 2))
     print(f"{first - promoted:.2f} s from the promotion to the next commit")
 
 
 def test_what_a_promoted_replica_lacks_is_told_though_both_sync_every_write(make: Make, notes: Path) -> None:
     with Sentinels(appendfsync="always") as group:
-        run = make("Counts", group.url, count=COUNT)
+        run = make("habits:Counts", group.url, count=COUNT)
         runner = run.start()
         until_stored(notes, 15)
         group.cut_replication()
@@ -96,7 +63,7 @@ def test_what_a_promoted_replica_lacks_is_told_though_both_sync_every_write(make
         outcome, meta = run.outcome(), run.facts().meta
         assert outcome is not None and meta is not None
         assert outcome.result == COUNT
-        effects = [n for _, n in noted(notes, "effect")]
+        effects = noted(notes, "effect")
         assert len(effects) > len(set(effects)) == COUNT, "the replica lacked nothing"
         assert meta.restarts == 1, "the only witness of the loss said nothing"
 
@@ -130,7 +97,7 @@ def test_perdure_run_goes_through_a_failover(tmp_path: Path) -> None:
 
 def test_a_slot_that_moves_while_its_run_goes_costs_it_nothing(make: Make, notes: Path) -> None:
     with Cluster() as cluster:
-        run = make("Counts", cluster.url, count=COUNT)
+        run = make("habits:Counts", cluster.url, count=COUNT)
         slot = slot_of(NAMESPACE, run.uid)
         source = cluster.owner(slot)
         target = next(node for node in cluster.nodes if node is not source)
@@ -157,7 +124,7 @@ def test_a_slot_that_moves_while_its_run_goes_costs_it_nothing(make: Make, notes
 
 def test_a_clusters_own_failover_is_gone_through(make: Make, notes: Path) -> None:
     with Cluster() as cluster:
-        run = make("Counts", cluster.url, count=COUNT)
+        run = make("habits:Counts", cluster.url, count=COUNT)
         owner = cluster.owner(slot_of(NAMESPACE, run.uid))
         replica = cluster.add_replica(owner)
         runner = run.start()
@@ -190,7 +157,7 @@ def test_perdure_run_works_on_a_cluster_and_takes_over_there(tmp_path: Path) -> 
 
 def test_a_run_has_two_connections_at_most(make: Make, notes: Path) -> None:
     with RedisServer() as server, server.client as client:
-        run = make("Hoards", server.url, count=60, pause=0.05)  # longer than two renewals
+        run = make("habits:Hoards", server.url, count=60, pause=0.05)  # longer than two renewals
         before = len(client.client_list())
         runner = run.start()
         most = 0
