@@ -85,7 +85,7 @@ def test_files_that_hold_no_run_or_two_are_refused(tmp_path: Path) -> None:
     assert "is empty; it must hold one WorkflowRun" in refused("")
     assert "holds no WorkflowRun but ConfigMap" in refused(GOOD.split("---", maxsplit=1)[0])
     assert "holds 2 WorkflowRuns" in refused(GOOD + "---\n" + GOOD.split("---\n")[1])
-    assert "run.yaml:1: is list; a manifest is an object" in refused("- 1")
+    assert "run.yaml:1: is of type list; a manifest is an object" in refused("- 1")
     with pytest.raises(ManifestError, match="can't be read: No such file"):
         load_manifest(tmp_path / "none.yaml")
     binary = tmp_path / "binary.yaml"

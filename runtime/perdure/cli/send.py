@@ -25,7 +25,7 @@ async def send(
     event_id: str | None,
 ) -> str:
     """Send it; what to tell the user. Raises UsageError, LocalError, InboxFullError."""
-    data = json.dumps(parse_fields(fields, "JSON", f"{event_type}'s"), ensure_ascii=False).encode()
+    data = json.dumps(parse_fields(fields, "the event", f"{event_type}'s"), ensure_ascii=False).encode()
     try:
         check_run_id(name)
         sent = message(event_type, data, event_id)

@@ -91,7 +91,7 @@ def parse_input(given: str) -> dict[str, Any]:
 
 def parse_fields(given: str, where: str, whose: str) -> dict[str, Any]:
     """An event's fields from JSON or `@FILE`; `where` it was given and `whose` they are is for errors."""
-    text, instead = given, f"{where} @FILE"
+    text = given
     if given.startswith("@"):
         where = f"{where} {given}"
         try:
@@ -101,7 +101,7 @@ def parse_fields(given: str, where: str, whose: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        hint = "" if given.startswith("@") else f"; for a file, write {instead}"
+        hint = "" if given.startswith("@") else "; for a file, give @FILE"
         raise UsageError(f"{where} is not JSON: {error}{hint}") from error
     if not isinstance(value, dict):
         raise UsageError(

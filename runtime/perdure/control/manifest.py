@@ -125,7 +125,7 @@ def _documents(text: str, file: str) -> Iterator[_Document]:
             if not isinstance(body, dict):
                 line = node.start_mark.line + 1
                 raise ManifestError(
-                    f"{file}:{line}: is {type(body).__name__}; a manifest is an object (key: value)"
+                    f"{file}:{line}: is of type {type(body).__name__}; a manifest is an object (key: value)"
                 )
             yield _Document(body, node)
     except yaml.MarkedYAMLError as error:
