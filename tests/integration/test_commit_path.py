@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from proxy import Cut, Proxy
@@ -19,9 +20,11 @@ from perdure.errors import (
     StoreAccessError,
     StoreUnavailableError,
 )
-from perdure.store.base import Lease, Renewed, Tag
+from perdure.store import redis as redis_store
+from perdure.store.base import Lease, Renewed, StoreFacts, Tag
+from perdure.store.link import Link
 from perdure.store.records import HEADER_BYTES, check, frame_snapshot, input_record
-from perdure.store.redis import RedisRunStore, RedisStore
+from perdure.store.redis import RedisRunStore, RedisStore, server_facts
 from perdure.store.scripts import script
 from perdure.store.session import RunSession
 
@@ -300,6 +303,28 @@ def test_a_restarted_server_is_noticed_when_it_may_have_lost_something() -> None
             assert asyncio.run(scenario(server)) == (False, noticed), policy
 
 
+def test_a_server_that_restarts_while_the_run_is_acquired_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(server: RedisServer) -> None:
+        async with run_at(server.url) as run:
+            await run.start()
+            await run.keys.advance(2, "Crashed")
+
+            async def then_restart(*arguments: Any) -> StoreFacts:
+                facts = await server_facts(*arguments)
+                await asyncio.to_thread(server.restart)
+                return facts
+
+            second = run.session(2, "b")
+            with monkeypatch.context() as patch:
+                patch.setattr(redis_store, "server_facts", then_restart)
+                with pytest.raises(StoreUnavailableError):
+                    await second.acquire(TTL)
+            assert (await second.acquire(TTL)).restarted
+
+    with RedisServer(appendfsync="everysec") as server:
+        asyncio.run(scenario(server))
+
+
 def test_what_is_wrong_with_a_server_is_said_without_its_password() -> None:
     async def told(url: str) -> Exception:
         async with run_at(url, timeout=0.5) as run:
@@ -375,6 +400,31 @@ def test_a_snapshot_that_stands_never_expires(redis_url: str) -> None:
                 await run.keys.advance(2, "Crashed")
                 assert (await run.keys.cut(1, "a", 1, frame_snapshot(1, 1, SNAPSHOT))).tag is Tag.FENCED
                 assert await link.call("PTTL", run.keys._keys.snap_next) > 0
+
+    asyncio.run(scenario())
+
+
+def test_a_snapshot_whose_run_is_removed_under_way_leaves_nothing(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "PIECE_BYTES", 64)
+
+    async def scenario() -> None:
+        async with run_at(redis_url) as run:
+            await run.start()
+            call = Link.call
+
+            async def removed_before(link: Link, *arguments: Any, **options: Any) -> Any:
+                if arguments[0] == "APPEND":
+                    await other.clean()
+                return await call(link, *arguments, **options)
+
+            other = run.store.run("path", run.keys._uid)
+            with monkeypatch.context() as patch:
+                patch.setattr(Link, "call", removed_before)
+                assert not (await run.keys.cut(1, "a", 0, frame_snapshot(0, 1, SNAPSHOT * 10))).ok
+            async with run.store.link() as link:
+                assert await link.call("EXISTS", *run.keys._keys.all()) == 0
 
     asyncio.run(scenario())
 

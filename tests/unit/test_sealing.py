@@ -134,3 +134,11 @@ def test_a_mark_of_a_later_version_is_not_guessed_at() -> None:
     marked = head + struct.pack(">I", zlib.crc32(payload, zlib.crc32(head))) + payload
     with pytest.raises(IncompatibleError, match="marked 0x40, which this Perdure doesn't know"):
         unframe(marked)
+
+
+def test_what_says_that_it_is_larger_than_anything_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = frame(1, 1, LARGE, Seal(compress=True))
+    monkeypatch.setattr(sealing, "COMPRESS_TO", len(LARGE) - 1)
+    with pytest.raises(CheckpointCorruptError, match=f"says that it has {len(LARGE)} bytes"):
+        unframe(packed)
+    assert unframe(frame(1, 1, LARGE, Seal(compress=True))).payload == LARGE

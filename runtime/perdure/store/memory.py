@@ -197,6 +197,7 @@ class MemoryRunStore:
                 run.flight[name] = InFlight(name, run.flight[name].step, 0)
         if commit.inbox_ack:
             limit = _stream_id(commit.inbox_ack)
+            run.last_inbox_id = max(run.last_inbox_id, limit)
             run.inbox = [entry for entry in run.inbox if _stream_id(entry[0]) > limit]
         run.events.extend(commit.events)
         if commit.outcome is not None:

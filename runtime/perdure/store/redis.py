@@ -186,13 +186,16 @@ class RedisRunStore:
         link = self._held()
         facts = await server_facts(link, self._address.where, self._keys.meta)
         self._store.tell(facts, ttl_ms / 1000)
-        raw = await link.script(
+        over = link.connections
+        raw, _ = await link.script_on_replicas(
             script("acquire"),
             [self._keys.meta, self._keys.lease],
             # What a promoted replica hadn't got is nowhere on its disk, however often it syncs.
             [epoch, holder, ttl_ms, facts.run_id, int(facts.durable == "always" and not facts.promoted)],
+            0,
+            since=over,  # over another connection it may be another server than `facts` tell of
         )
-        self._acquired_over = link.connections
+        self._acquired_over = over
         return replies.acquired(raw)
 
     async def renew(self, epoch: int, holder: str, ttl_ms: int) -> Renewed | Reply:
@@ -232,7 +235,11 @@ class RedisRunStore:
             # hold a second copy outside of maxmemory's sight.
             await link.call("SET", keys.snap_next, snapshot[:PIECE_BYTES], "PX", UPLOAD_TTL_MS)
             for start in range(PIECE_BYTES, len(snapshot), PIECE_BYTES):
-                await link.call("APPEND", keys.snap_next, snapshot[start : start + PIECE_BYTES])
+                piece = snapshot[start : start + PIECE_BYTES]
+                if await link.call("APPEND", keys.snap_next, piece) == len(piece):
+                    # The rest is gone, as of a run that was removed: this would stay for ever.
+                    await link.call("UNLINK", keys.snap_next)
+                    break
             return replies.reply(
                 await link.script(
                     script("cut"),

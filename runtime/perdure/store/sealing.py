@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ZSTD, AES_GCM = 0x10, 0x20  # in the header, above the kind
 COMPRESS_FROM = 4096  # bytes; below, a commit is too quick for it to pay
+COMPRESS_TO = 512 * 1024 * 1024  # bytes; as large as Redis takes a value, and as what is read may become
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random: 2^32 records under one key are the bound, by NIST SP 800-38D
 MAX_KEY_ID = 64
@@ -85,7 +86,7 @@ class Seal:
     def close(self, payload: bytes, head: bytes) -> tuple[int, bytes]:
         """The marks for the header, and what is stored. head: what it is bound to, of its header."""
         marks = 0
-        if self.compress and len(payload) >= COMPRESS_FROM:
+        if self.compress and COMPRESS_FROM <= len(payload) <= COMPRESS_TO:
             smaller: bytes = _zstandard().compress(payload)
             if len(smaller) < len(payload):
                 marks, payload = ZSTD, smaller
@@ -109,6 +110,11 @@ class Seal:
         if marks & ZSTD:
             zstandard = _zstandard(where)
             try:
+                # Before: a few bytes can say that they are more than there is memory.
+                if (size := zstandard.frame_content_size(stored)) > COMPRESS_TO:
+                    raise CheckpointCorruptError(
+                        f"{where} says that it has {size} bytes, and none of more than {COMPRESS_TO} is compressed"
+                    )
                 stored = zstandard.decompress(stored)
             except zstandard.ZstdError as error:
                 raise CheckpointCorruptError(f"{where} can't be decompressed: {error}") from error

@@ -62,6 +62,8 @@ local fields = {
   'logBytes', string.format('%.0f', (tonumber(meta[7] or '') or 0) + #ARGV[6])}
 local function set(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
 if ARGV[7] == '1' then set('stepSeq', ARGV[3]) end
+-- Here too, for a store that goes back forgets the ids that its stream has given.
+if acknowledge ~= '' then set('inboxAck', acknowledge) end
 if outcome ~= '' then set('outcome', outcome) end
 local notify = outcome ~= '' or math.abs(now - (tonumber(meta[8] or '') or 0)) >= 1
 if notify then set('notified', now) end
