@@ -25,6 +25,11 @@ from perdure.store.records import Record, input_record
 from perdure.store.session import RunSession
 
 
+async def turns():
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
 class Item(Event):
     number: int
 
@@ -560,6 +565,78 @@ def test_published_events_waits_and_checkpoints_are_strict_in_a_relaxed_run():
     before, published = virtual_time.run(go())
     assert before == ["risked"]
     assert len(published) == 1
+
+
+def test_an_answer_that_is_not_durable_yet_is_not_given_along_with_one_that_is():
+    seen = []
+
+    class Asks(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await asyncio.gather(self.answer(ctx, 1), self.answer(ctx, 2))
+            return StopEvent()
+
+        async def answer(self, ctx: Context, number: int) -> None:
+            await ctx.wait_for_event(Answer, requirements={"number": number}, timeout=None)
+            seen.append(number)
+
+    async def go():
+        log = Log()
+        run = open_run(Asks(), log)
+        await turns()
+        log.hold_after = log.commits + 1
+        run.send_from_outside(Answer(number=1), None)
+        await asyncio.sleep(0)  # its commit is on its way
+        run.send_from_outside(Answer(number=2), None)
+        await turns()
+        before = list(seen)
+        log.release.set()
+        await run.result
+        return before
+
+    assert asyncio.run(go()) == [1]
+    assert seen == [1, 2]
+
+
+def test_an_event_from_outside_is_durable_before_a_step_of_a_relaxed_run_has_it_though_it_was_queued():
+    seen = []
+
+    class Asks(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Item]:
+            return [Item(number=0), Item(number=1)]
+
+        @step(num_workers=1)
+        async def ask(self, ctx: Context, ev: Item) -> Done:
+            if ev.number:
+                await free.wait()
+            else:
+                await ctx.wait_for_event(Answer, timeout=None)
+                seen.append("answer")
+            return Done(number=ev.number)
+
+        @step
+        async def join(self, events: list[Done]) -> StopEvent:
+            return StopEvent()
+
+    async def go():
+        nonlocal free
+        free = asyncio.Event()
+        log = Log()
+        run = open_run(Asks(), log, relaxed=True)
+        await asyncio.sleep(RELAXED_SECONDS)
+        log.hold_after = log.commits
+        run.send_from_outside(Answer(number=0), None)
+        free.set()
+        await turns()
+        before = list(seen)
+        log.release.set()
+        await run.result
+        return before
+
+    free = None
+    assert asyncio.run(go()) == []
+    assert seen == ["answer"]
 
 
 def test_what_was_published_before_a_crash_is_not_published_again():

@@ -158,3 +158,82 @@ def test_events_in_memory_that_come_early_need_no_encoding() -> None:
 
     got, given = run(go())
     assert got is given
+
+
+class Twice(Workflow):
+    """One worker: number 0 waits twice at once, the second time later; number 1 keeps the worker meanwhile."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.begun: list[int] = []
+        self.second, self.leave, self.free = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @step
+    async def part(self, event: StartEvent) -> list[Question]:
+        return [Question(number=number) for number in range(2)]
+
+    @step(num_workers=1)
+    async def ask(self, ctx: Context, event: Question) -> Answered:
+        self.begun.append(event.number)
+        if event.number == 1:
+            await self.free.wait()
+            return Answered(number=0)
+
+        async def later() -> int:
+            await self.second.wait()
+            waiting = asyncio.create_task(self.answer(ctx, 2))
+            leaving = asyncio.create_task(self.leave.wait())
+            await asyncio.wait([waiting, leaving], return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
+            if waiting.cancel():
+                return 0
+            return await waiting
+
+        return Answered(number=sum(await asyncio.gather(self.answer(ctx, 1), later())))
+
+    async def answer(self, ctx: Context, number: int) -> int:
+        answer = await ctx.wait_for_event(Answer, requirements={"number": number}, timeout=None)
+        return int(answer.number)
+
+    @step
+    async def join(self, events: list[Answered]) -> StopEvent:
+        return StopEvent(result=sorted(event.number for event in events))
+
+
+async def some_turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_a_step_that_two_waits_bring_on_takes_one_slot_and_runs_once() -> None:
+    async def go() -> Any:
+        workflow = Twice(timeout=None)
+        handler = workflow.run()
+        await all_wait(handler, 1)
+        await handler.send_event(Answer(number=1))
+        await some_turns()
+        workflow.second.set()
+        await some_turns()
+        await handler.send_event(Answer(number=2))
+        await some_turns()
+        workflow.free.set()
+        return await asyncio.wait_for(handler, 5), workflow.begun
+
+    assert run(go()) == ([0, 3], [0, 1])
+
+
+def test_a_step_that_leaves_a_wait_gets_the_answer_that_another_of_its_waits_had() -> None:
+    async def go() -> Any:
+        workflow = Twice(timeout=None)
+        handler = workflow.run()
+        await all_wait(handler, 1)
+        await handler.send_event(Answer(number=1))
+        await some_turns()
+        workflow.second.set()
+        await some_turns()
+        workflow.leave.set()
+        await some_turns()
+        workflow.free.set()
+        return await asyncio.wait_for(handler, 5), workflow.begun
+
+    assert run(go()) == ([0, 1], [0, 1])

@@ -108,7 +108,7 @@ class Committer:
         self._completed = 0
         self._waiting: list[asyncio.Future[None]] = []  # for the next commit
         self._in_flight: list[asyncio.Future[None]] = []  # for the one that is on its way
-        self._held = False  # whether the commit on its way lets commands out when it is done
+        self._held = False  # whether something waits for the commit on its way, or must: it is strict
         self._sent = 0  # ticks in the commit that is on its way
         self._first_pending = 0.0  # when the first of `_ticks` came
         self._first_sent: float | None = None  # the same of those on their way
@@ -166,7 +166,8 @@ class Committer:
                 ticks, self._ticks = self._ticks, []
                 commands, self._commands = self._commands, []
                 self._in_flight, self._waiting = self._waiting, []
-                self._held, self._sent, self._first_sent = bool(commands), len(ticks), self._first_pending
+                self._held = bool(commands) or self._strict
+                self._sent, self._first_sent = len(ticks), self._first_pending
                 try:
                     await self._journal.commit(self._batch(ticks))
                 except CheckpointTooLargeError as error:
@@ -257,8 +258,9 @@ class Committer:
         return at_risk <= RELAXED_TICKS and self._aio.time() - first < RELAXED_SECONDS
 
     def _may_run_ahead(self, tick: Tick, commands: Sequence[Command]) -> bool:
-        # Nothing overtakes commands that have to wait: what they begin was there first.
-        if not self._relaxed or self._commands or self._held or isinstance(tick, _ALWAYS_STRICT):
+        # Nothing overtakes commands that have to wait: what they begin was there first. Nor a tick that is
+        # strict: an event from outside that was queued without a command must be durable before a step has it.
+        if not self._relaxed or self._commands or self._held or self._strict:
             return False
         for command in commands:
             if isinstance(command, _SHOWN):

@@ -283,8 +283,8 @@ class Loop:
                 self._start(command)
             case Publish(event):
                 self._host.show(event.event)
-            case Resume(work):
-                self._resume(work)
+            case Resume(work, answered):
+                self._resume(work, answered)
             case Wake():
                 self._wake(command)
             case Unhandled(event, reason):
@@ -357,14 +357,14 @@ class Loop:
             self._threads = Threads()
         return self._threads.run(invocation, function)
 
-    def _resume(self, work: Work) -> None:
+    def _resume(self, work: Work, answered: list[str]) -> None:
         invocation = self._open.get(work.id)
         if invocation is None:
             self._start(Start(work))
             return
-        for key, answer in (invocation.answers or {}).items():
-            wait = (work.waits or {}).get(key)
-            if wait is not None and (wait.event is not None or wait.over) and not answer.done():
+        for key in answered:
+            answer = (invocation.answers or {}).get(key)
+            if answer is not None and not answer.done():
                 answer.set_result(None)
 
     # --- the gate -------------------------------------------------------------------------------------

@@ -419,9 +419,14 @@ class Start(msgspec.Struct, gc=False):
 
 
 class Resume(msgspec.Struct, gc=False):
-    """A waiting invocation may go on; one that has no coroutine here is run from its start."""
+    """A waiting invocation may go on; one that has no coroutine here is run from its start.
+
+    answered: the keys of its waits that were over by the command's own tick. One that is answered while
+    that is on its way to the store is not durable with it.
+    """
 
     work: Work
+    answered: list[str]
 
 
 class Publish(msgspec.Struct, gc=False):

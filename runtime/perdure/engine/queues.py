@@ -40,9 +40,14 @@ def fill(graph: Graph, state: State, step: str, out: list[Command]) -> None:
         work = state.works[number]
         if number in queue.answered:
             queue.answered.discard(number)
-            out.append(Resume(work))
+            out.append(resume(work))
         else:
             out.append(Start(work))
+
+
+def resume(work: Work) -> Resume:
+    waits = (work.waits or {}).items()
+    return Resume(work, [key for key, wait in waits if wait.event is not None or wait.over])
 
 
 def release(queue: StepQueue, number: int) -> None:

@@ -12,7 +12,6 @@ from perdure.engine.model import (
     Command,
     Payload,
     Publish,
-    Resume,
     State,
     Wait,
     WaitBegan,
@@ -21,7 +20,7 @@ from perdure.engine.model import (
     Wake,
     Work,
 )
-from perdure.engine.queues import fill, release
+from perdure.engine.queues import fill, release, resume
 from perdure.naming import qualified_name
 
 _NOBODY: frozenset[str] = frozenset()
@@ -65,12 +64,13 @@ def began(graph: Graph, state: State, tick: WaitBegan, out: list[Command]) -> No
         if _matches(wait, payload):
             wait.event = payload
             del state.early[index]
-            out.append(Resume(work))
+            out.append(resume(work))
             return
     _list(state, work, wait)
     queue = state.steps[work.step]
-    queue.active.discard(work.id)
-    queue.waiting.add(work.id)
+    if work.id not in queue.answered:  # else it is queued for its slot already, by another wait's answer
+        queue.active.discard(work.id)
+        queue.waiting.add(work.id)
     if wait.deadline is not None:
         out.append(Wake(wait.deadline, work.id, tick.key))
     fill(graph, state, work.step, out)
@@ -98,6 +98,8 @@ def left(graph: Graph, state: State, tick: WaitLeft, out: list[Command]) -> None
         del work.waits[tick.key]
         _unlist(state, work, wait)
     queue = state.steps[work.step]
+    if work.id in queue.answered:  # by another wait's answer, which it was queued for
+        out.append(resume(work))
     release(queue, work.id)
     queue.active.add(work.id)
 
@@ -177,7 +179,7 @@ def _index_of(state: State) -> WaitIndex:
 def _go_on(graph: Graph, state: State, work: Work, out: list[Command]) -> None:
     queue = state.steps[work.step]
     if work.id in queue.active:
-        out.append(Resume(work))
+        out.append(resume(work))
     elif work.id in queue.waiting:
         # A live waiter holds no worker slot; it has to take one again before it goes on.
         queue.waiting.discard(work.id)
