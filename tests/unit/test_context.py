@@ -609,9 +609,11 @@ ORIGINS = {"version": 2, "state": {}, "is_running": False, "workers": {}, "strea
         ({"version": "1", "state": "{"}, "can't be read"),
         ({"version": "1", "engine": "~"}, "damaged"),
         ({"version": "1", "engine": "AAAA"}, "can't be read"),
+        (None, "not a NoneType"),
+        ('{"version": "1"}', "not a str"),
     ],
 )
-def test_what_is_no_context_of_perdure_is_refused(data: dict[str, Any], message: str) -> None:
+def test_what_is_no_context_of_perdure_is_refused(data: Any, message: str) -> None:
     with pytest.raises(ContextSerdeError, match=message):
         Context.from_dict(Once(), data)
 

@@ -412,6 +412,20 @@ def test_work_that_queues_is_preparing_and_then_runs() -> None:
     assert next(first) is StepState.RUNNING
 
 
+def test_a_steps_events_are_told_by_their_classes_when_it_begins_and_when_it_ends() -> None:
+    async def go() -> list[tuple[StepState, str, str | None]]:
+        return [
+            (event.step_state, event.input_event_name, event.output_event_name)
+            async for event in Queueing().run().stream_events(expose_internal=True)
+            if isinstance(event, StepStateChanged) and event.name == "work"
+        ]
+
+    states = run(go())
+    assert {given for _, given, _ in states} == {str(Item)}
+    assert states[-1] == (StepState.NOT_RUNNING, str(Item), str(StopEvent))
+    assert {made for state, _, made in states if state is not StepState.NOT_RUNNING} == {None}
+
+
 class Talks(Workflow):
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> Odd | None:

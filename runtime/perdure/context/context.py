@@ -150,6 +150,8 @@ class Context(Generic[StateT]):
 
         Raises ContextSerdeError when `data` isn't one.
         """
+        if not isinstance(data, Mapping):
+            raise ContextSerdeError(f"a context is the dict that to_dict() gave, not a {type(data).__name__}")
         context = cls(workflow)
         if not data:
             return context
