@@ -142,7 +142,7 @@ class RedisRunStore:
         self._commit_keys = [*self._record_keys, keys.lease, keys.inbox, keys.events]
         self._commit_script = script("commit")
         self._own: Link | None = None
-        self._acquired_over = 0  # how many connections `_own` had made when the run was acquired
+        self._acquired_over: int | None = 0  # how many connections `_own` had made when the run was acquired
 
     def _held(self) -> Link:
         if self._own is None:
@@ -151,6 +151,7 @@ class RedisRunStore:
 
     async def _let_go(self) -> None:
         own, self._own = self._own, None
+        self._acquired_over = None  # nothing is written any more: the store says so over any connection
         if own is not None:
             await self._store.end_link(own)
 
