@@ -166,6 +166,31 @@ def test_get_step_context_works_anywhere_below_a_step_and_nowhere_else() -> None
         Context.get_step_context()
 
 
+def test_a_contexts_stream_is_that_of_its_handler_and_a_step_that_waits_is_running() -> None:
+    class Asks(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.write_event_to_stream(Item(number=1))
+            await ctx.wait_for_event(HumanResponseEvent)
+            return StopEvent()
+
+    async def go() -> tuple[list[str], list[Event]]:
+        handler = Asks().run()
+        seen: list[Event] = []
+        waiting: list[str] = []
+        async for event in handler.ctx.stream_events():
+            seen.append(event)
+            if isinstance(event, Item):
+                waiting = await handler.ctx.running_steps()
+                handler.ctx.send_event(HumanResponseEvent())
+        await handler
+        return waiting, seen
+
+    waiting, seen = run(go())
+    assert waiting == ["only"]
+    assert seen == [Item(number=1), StopEvent()]
+
+
 def test_deprecated_members_still_answer_and_warn() -> None:
     class Asks(Workflow):
         @step
