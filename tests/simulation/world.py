@@ -24,6 +24,7 @@ from virtual_time import Process
 
 from perdure.context import Context
 from perdure.durable import DurableRun, fold
+from perdure.engine import children as children_module
 from perdure.engine.gate import Gate
 from perdure.engine.invocation import Invocation
 from perdure.engine.model import External, Failed, Returned, State
@@ -41,6 +42,7 @@ from perdure.store.session import RunSession
 
 T = TypeVar("T")
 LONGEST = 3600.0  # virtual seconds, by which a run must have ended
+SNAPSHOTS: tuple[Any, ...] = (session_module, children_module)
 SNAPSHOT_FLOOR = 600  # bytes: small, so that short runs have snapshots
 
 
@@ -114,7 +116,8 @@ class World:
 
     def __init__(self, plan: Plan, seed: int | None) -> None:
         self.plan = plan
-        self.chance = random.Random(seed)
+        # Not the plan's own draws once more: else which workflows are Relaxed would be decided by the plan.
+        self.chance = random.Random(f"world {seed}")
         self.faulty = seed is not None
         self.relaxed = self.faulty and self.chance.random() < 0.2
         self.trace: list[str] = []
@@ -123,6 +126,8 @@ class World:
         self.completed: Counter[tuple[str, str]] = Counter()
         self.ended: set[int] = set()  # works that completed, or failed for good
         self.answers: set[int] = set()  # those from outside that are durable
+        self.child_values: dict[str, Any] = {}  # of the children's states: the last write that returned
+        self.child_done: set[str] = set()  # steps of children whose event another step was given
         self.runners: list[Runner] = []
         self.clients: set[asyncio.Task[None]] = set()
         self._workflow = WORKFLOWS[plan.workflow]()
@@ -150,6 +155,23 @@ class World:
     def read(self, key: str, value: Any) -> None:
         found = self._value(key) or 0
         must(self.relaxed or found == value, f"{key} reads {value} where {found} is committed")
+
+    def child_begins(self, what: str) -> None:
+        must(self.relaxed or what not in self.child_done, f"a child's {what} has completed and runs again")
+
+    def child_ended(self, what: str) -> None:
+        self.child_done.add(what)
+
+    def child_wrote(self, key: str, value: Any) -> None:
+        self.child_values[key] = value
+
+    def child_read(self, key: str, value: int) -> None:
+        """A write may be durable whose step was killed before it returned."""
+        least = self.child_values.get(key, 0)
+        must(
+            self.relaxed or least <= value <= least + 1,
+            f"a child's {key} reads {value} after {least} was written",
+        )
 
     def answered(self, ctx: Context[Any], answer: Event) -> None:
         assert ctx._invocation is not None
@@ -474,7 +496,9 @@ def plan_of(seed: int) -> Plan:
 def simulate(seed: int) -> World:
     """Play the world of `seed`. Raises what is broken; the world with its trace is in `error.world`."""
     plan = plan_of(seed)
-    floor, session_module.SNAPSHOT_FLOOR = session_module.SNAPSHOT_FLOOR, SNAPSHOT_FLOOR
+    floors = [module.SNAPSHOT_FLOOR for module in SNAPSHOTS]
+    for module in SNAPSHOTS:
+        module.SNAPSHOT_FLOOR = SNAPSHOT_FLOOR
     world = World(plan, seed)
     try:
         expected = reference(plan)
@@ -496,5 +520,6 @@ def simulate(seed: int) -> World:
         error.world = world  # type: ignore[attr-defined]
         raise
     finally:
-        session_module.SNAPSHOT_FLOOR = floor
+        for module, floor in zip(SNAPSHOTS, floors, strict=True):
+            module.SNAPSHOT_FLOOR = floor
     return world
