@@ -129,3 +129,8 @@ def run(coroutine: Coroutine[Any, Any, T], seed: int | None = None) -> T:
     """As asyncio.run, in virtual time."""
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(seed)) as runner:
         return runner.run(coroutine)
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """As `run`, for what has to end within ten minutes: else it is a TimeoutError."""
+    return run(asyncio.wait_for(coroutine, 600))

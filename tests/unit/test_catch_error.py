@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-import virtual_time
+from virtual_time import run_to_end as run
 
 from perdure import Context, Workflow, catch_error, step
 from perdure.errors import WorkflowValidationError
 from perdure.events import Event, StartEvent, StepFailedEvent, StopEvent, WorkflowFailedEvent
 from perdure.retry_policy import retry_policy, stop_after_attempt, wait_none
-
-T = TypeVar("T")
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 async def result(workflow: Workflow[Any], **fields: Any) -> Any:

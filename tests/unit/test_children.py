@@ -6,10 +6,10 @@ import logging
 from typing import ClassVar
 
 import pytest
-import virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killable import Killed, Log, open_run, plain, to_end
+from virtual_time import run_to_end as run
 
 from perdure import Context, Workflow, step
 from perdure.context import PickleSerializer
@@ -33,10 +33,6 @@ ran: list[str] = []
 @pytest.fixture(autouse=True)
 def nothing_ran():
     ran.clear()
-
-
-def run(coroutine):
-    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 def log_of(**fields) -> Log:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-import virtual_time
 from pydantic import BaseModel
+from virtual_time import run_to_end as run
 
 from perdure import Context, Workflow, step
 from perdure.context import PickleSerializer
@@ -18,12 +18,6 @@ from perdure.context.state_store import DictState
 from perdure.errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
 from perdure.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from perdure.retry_policy import retry_policy, stop_after_attempt, wait_none
-
-T = TypeVar("T")
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 async def result(workflow: Workflow[Any], **fields: Any) -> Any:

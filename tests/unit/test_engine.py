@@ -5,7 +5,7 @@ import contextlib
 from typing import Annotated
 
 import pytest
-import virtual_time
+from virtual_time import run_to_end as run
 
 from perdure import Context, Workflow, catch_error, step
 from perdure.collect import Collect, Take
@@ -39,10 +39,6 @@ class Go(Event):
 
 class Answer(Event):
     text: str
-
-
-def run(coroutine):
-    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 class Chain(Workflow):

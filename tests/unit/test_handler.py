@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-import virtual_time
+from virtual_time import run_to_end as run
 
 from perdure import Context, Workflow, step
 from perdure.errors import (
@@ -25,12 +24,6 @@ from perdure.events import (
     WorkflowTimedOutEvent,
 )
 from perdure.store.memory import MemoryStore
-
-T = TypeVar("T")
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 class Item(Event):

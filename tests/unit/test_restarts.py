@@ -7,8 +7,8 @@ import re
 import threading
 
 import pytest
-import virtual_time
 from killable import Killed, Log, open_run
+from virtual_time import run_to_end as run
 
 from perdure import Context, Workflow, step
 from perdure.durable import DurableRun
@@ -34,10 +34,6 @@ class Called(Event):
 
 class Question(InputRequiredEvent):
     pass
-
-
-def run(coroutine):
-    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 async def cut_off(workflow: Workflow, log: Log, seconds: float = 0.03) -> None:

@@ -5,23 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Annotated, Any, TypeVar
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
 
 import pytest
-import virtual_time
+from virtual_time import run_to_end as run
 
 from perdure import Context, Workflow, step
 from perdure.collect import Collect, Take
 from perdure.errors import WorkflowRuntimeError, WorkflowTimeoutError, WorkflowValidationError
 from perdure.events import Event, InputRequiredEvent, StartEvent, StopEvent
 from perdure.retry_policy import retry_policy, stop_after_attempt, wait_fixed, wait_none
-
-T = TypeVar("T")
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 async def result(workflow: Workflow[Any], **fields: Any) -> Any:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import enum
 import json
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-import virtual_time
 from hypothesis import given
 from hypothesis import strategies as st
+from virtual_time import run_to_end as run
 
 from perdure import Context, Workflow, step
 from perdure.engine import waits
@@ -34,10 +33,6 @@ class Answered(Event):
 
 class Colour(enum.StrEnum):
     RED = "red"
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return virtual_time.run(asyncio.wait_for(coroutine, 600))
 
 
 class Asks(Workflow):
