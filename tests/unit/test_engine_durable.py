@@ -263,6 +263,33 @@ def test_a_drained_run_stops_at_a_commit_and_its_successor_finishes():
     assert done == list(range(50))
 
 
+@pytest.mark.parametrize("stopped_first", [False, True])
+def test_a_run_that_ends_while_it_is_drained_keeps_nobody_waiting(stopped_first: bool):
+    class Writes(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(1)
+            try:
+                await ctx.store.set("n", 1)
+            finally:
+                await asyncio.sleep(0.3)  # it takes its time to end
+            return StopEvent()
+
+    async def go():
+        loop = asyncio.get_running_loop()
+        run = open_run(Writes(), Log(kill_at=2))  # a fence answers so: nothing becomes durable any more
+        await asyncio.sleep(1.1 if stopped_first else 0.5)
+        if stopped_first:
+            assert run.loop.stopped
+        began = loop.time()
+        await run.loop.drain(1000)
+        with pytest.raises(Killed):
+            await run.result
+        return loop.time() - began
+
+    assert virtual_time.run(go()) < 10
+
+
 def test_the_state_of_a_fresh_run_is_empty():
     assert State().works == {}
 

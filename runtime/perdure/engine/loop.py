@@ -459,7 +459,12 @@ class Loop:
         self.submit(Halted(self.now(), reason, message, payload, resumable))
 
     async def drain(self, seconds: float) -> None:
-        """Start nothing more; return when no step runs and all is durable. Cancels after `seconds`."""
+        """Start nothing more; return when no step runs and all is durable. Cancels after `seconds`.
+
+        Returns at once when the run ends here, or has: fenced, nothing of it becomes durable any more.
+        """
+        if self._stopped:
+            return
         self._drained = self._aio.create_future()
         self._start_no_more()
         self.check_drained()
@@ -505,6 +510,8 @@ class Loop:
         if self._stopped:
             return
         self._stopped = True
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
         self.timers.cancel()
         tasks = []
         for invocation in self.invocations():
