@@ -30,11 +30,15 @@ def client() -> redis.Redis:
     return redis.Redis.from_url(url(), retry=Retry(NoBackoff(), 0))
 
 
+def hush() -> None:
+    """In this process: that everysec may lose a second is what is measured here, not news for each run."""
+    logging.getLogger("perdure").setLevel(logging.ERROR)
+
+
 @contextlib.contextmanager
 def server(appendfsync: str = "everysec") -> Iterator[None]:
     """While it lasts there is a server, empty at first."""
-    # That everysec may lose a second is what is measured here, not news for each run.
-    logging.getLogger("perdure").setLevel(logging.ERROR)
+    hush()
     with socket.socket() as probe, tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 
+from benchmarks.server import hush
 from benchmarks.store_runs import Chain
 from perdure.store.redis import RedisStore
 
@@ -32,4 +33,5 @@ async def main(url: str, runs: int, steps: int, at: float) -> None:
 
 
 if __name__ == "__main__":
+    hush()
     asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
