@@ -15,7 +15,7 @@ from chaos.test_kills_by_the_hundred import Mortal
 from perdure.inbox import message
 from perdure.store.redis import RedisStore
 
-COUNT = 600
+COUNT = 1200  # long enough to be killed several times on a quick machine
 
 
 async def send_all(url: str, uid: str) -> None:
@@ -48,7 +48,7 @@ def test_events_are_taken_once_through_kills(redis_url: str, tmp_path: Path) -> 
         outcome = run.outcome()
         assert outcome is not None and outcome.reason == "Completed"
         assert outcome.result == list(range(COUNT))
-        assert kills, "it ended before it could be killed"
+        assert kills >= 3, "it ended before it could be killed"
         assert run.facts().inbox_pending == 0
     finally:
         run.close()
