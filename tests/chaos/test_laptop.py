@@ -61,10 +61,10 @@ def laptop(tmp_path: Path) -> Iterator[Laptop]:
     made.close()
 
 
-def perdure(tmp_path: Path, *arguments: str) -> tuple[int, str]:
+def perdure(tmp_path: Path, command: str, *arguments: str) -> tuple[int, str]:
     (tmp_path / "flows.py").write_text(FLOWS)
     told = subprocess.run(
-        [sys.executable, "-m", "perdure.cli.main", "run", *arguments],
+        [sys.executable, "-m", "perdure.cli.main", command, *arguments],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -76,7 +76,7 @@ def perdure(tmp_path: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_a_run_of_a_file_prints_its_lines_and_its_result(tmp_path: Path) -> None:
-    status, printed = perdure(tmp_path, "flows.py:Fine", "--input", '{"count": 7}')
+    status, printed = perdure(tmp_path, "run", "flows.py:Fine", "--input", '{"count": 7}')
     assert status == 0, printed
     assert "a line that the workflow prints" in printed
     assert '"count": 7' in printed
@@ -95,24 +95,11 @@ def test_a_run_of_a_file_prints_its_lines_and_its_result(tmp_path: Path) -> None
     ],
 )
 def test_what_can_not_work_says_why(tmp_path: Path, arguments: list[str], expected: int, told: str) -> None:
-    status, printed = perdure(tmp_path, *arguments)
+    status, printed = perdure(tmp_path, "run", *arguments)
     assert told in printed
     assert status == expected, printed
     if expected == 2:
         assert "Traceback" not in printed
-
-
-def send(tmp_path: Path, *arguments: str) -> tuple[int, str]:
-    told = subprocess.run(
-        [sys.executable, "-m", "perdure.cli.main", "send", *arguments],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return told.returncode, told.stdout
 
 
 def test_an_event_that_is_sent_from_another_shell_is_the_answer_a_run_waits_for(tmp_path: Path) -> None:
@@ -130,8 +117,8 @@ def test_an_event_that_is_sent_from_another_shell_is_the_answer_a_run_waits_for(
             if line.startswith("asking"):
                 break
         answer = ("asks", "HumanResponseEvent", '{"said": "yes"}', "--id", "answer-1")
-        assert send(tmp_path, *answer)[0] == 0
-        status, told = send(tmp_path, *answer)
+        assert perdure(tmp_path, "send", *answer)[0] == 0
+        status, told = perdure(tmp_path, "send", *answer)
         assert (status, "had taken the event answer-1 before" in told) == (0, True), told
         printed, _ = running.communicate(timeout=60)
         assert running.returncode == 0, printed
@@ -139,16 +126,16 @@ def test_an_event_that_is_sent_from_another_shell_is_the_answer_a_run_waits_for(
     finally:
         running.kill()
         running.wait()
-    status, told = send(tmp_path, *answer)
+    status, told = perdure(tmp_path, "send", *answer)
     assert (status, "had taken the event answer-1 before" in told) == (0, True), told
-    status, told = send(tmp_path, *answer[:2])
+    status, told = perdure(tmp_path, "send", *answer[:2])
     assert (status, told) == (2, "Error: run 'asks' has ended (Completed) and takes no events\n")
 
 
 def test_a_redis_that_does_not_answer_is_told_soon(tmp_path: Path) -> None:
     began = time.monotonic()
     status, printed = perdure(
-        tmp_path, "flows.py:Fine", "--redis", f"redis://:secret@127.0.0.1:{free_port()}/0"
+        tmp_path, "run", "flows.py:Fine", "--redis", f"redis://:secret@127.0.0.1:{free_port()}/0"
     )
     assert status == 2
     assert "doesn't answer" in printed
@@ -160,7 +147,7 @@ def test_a_redis_that_does_not_answer_is_told_soon(tmp_path: Path) -> None:
 def test_a_wrong_password_is_told_at_once(tmp_path: Path) -> None:
     with RedisServer(requirepass="right") as server:
         status, printed = perdure(
-            tmp_path, "flows.py:Fine", "--redis", f"redis://:wrong@127.0.0.1:{server.port}/0"
+            tmp_path, "run", "flows.py:Fine", "--redis", f"redis://:wrong@127.0.0.1:{server.port}/0"
         )
         assert status == 2
         assert "refuses the user name or password" in printed
@@ -212,8 +199,8 @@ def test_a_reader_that_leaves_interrupts_a_run_as_ctrl_c_does(laptop: Laptop, tm
 
 
 def test_after_the_end_the_same_command_starts_a_new_run(tmp_path: Path) -> None:
-    assert perdure(tmp_path, "flows.py:Fine")[0] == 0
-    status, printed = perdure(tmp_path, "flows.py:Fine", "--input", '{"count": 3}')
+    assert perdure(tmp_path, "run", "flows.py:Fine")[0] == 0
+    status, printed = perdure(tmp_path, "run", "flows.py:Fine", "--input", '{"count": 3}')
     assert status == 0
     assert '"count": 3' in printed
     assert "Resuming" not in printed
@@ -286,9 +273,9 @@ def test_an_encrypted_run_is_not_taken_up_without_its_keys_and_not_ended_for_tha
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=60)
     assert running.returncode == 130
-    status, told = perdure(tmp_path, "run.yaml")
+    status, told = perdure(tmp_path, "run", "run.yaml")
     assert status == 2 and "PERDURE_ENCRYPTION_KEYS, which is empty" in told
-    assert send(tmp_path, "sealed", "HumanResponseEvent", '{"said": "yes"}')[0] == 0
+    assert perdure(tmp_path, "send", "sealed", "HumanResponseEvent", '{"said": "yes"}')[0] == 0
     resumed = subprocess.run(
         command, cwd=tmp_path, env=keys, capture_output=True, text=True, timeout=120, check=False
     )

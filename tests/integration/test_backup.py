@@ -22,7 +22,6 @@ from redis_server import RedisServer
 
 from perdure import Context, Workflow, history, step
 from perdure.cli import archive
-from perdure.cli.main import main
 from perdure.events import Event, StartEvent, StopEvent
 from perdure.store.dump import Dump, read, write
 from perdure.store.records import check
@@ -66,19 +65,6 @@ class Flow(Workflow):
 """
 
 Cli = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    def call(*arguments: str) -> tuple[int, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return int(ended.value.code or 0), told.out + told.err
-
-    return call
 
 
 def perdure(*arguments: str, folder: Path) -> subprocess.Popen[str]:

@@ -14,7 +14,6 @@ import pytest
 from redis_server import RedisServer
 
 from perdure import Context, Workflow, step
-from perdure.cli.main import main
 from perdure.events import Event, StartEvent, StopEvent
 from perdure.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from perdure.store.redis import RedisStore
@@ -52,19 +51,6 @@ class Story(Workflow):
     async def end(self, ctx: Context, ev: Answer) -> StopEvent | None:
         both = ctx.collect_events(ev, [Answer, Answer])
         return StopEvent(result="told") if both else None
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    def call(*arguments: str) -> tuple[int, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return int(ended.value.code or 0), told.out + told.err
-
-    return call
 
 
 def told(url: str, cli: Cli) -> dict[str, Any]:

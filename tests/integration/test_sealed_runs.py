@@ -12,7 +12,6 @@ import pytest
 from chaos.bare import BareRun
 
 from perdure import Checkpoint, Context, Workflow, step
-from perdure.cli.main import main
 from perdure.errors import IncompatibleError
 from perdure.events import Event, StartEvent, StopEvent
 from perdure.store import dump as dumps
@@ -174,15 +173,8 @@ def test_a_runner_without_the_key_says_so_and_ends_as_one_that_can_not_work(
 
 
 def test_the_history_of_an_encrypted_run_is_read_with_its_key_alone(
-    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., tuple[int, str]]
 ) -> None:
-    def perdure(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["perdure", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return int(ended.value.code or 0), told.out + told.err
-
     name = secrets.token_hex(4)
 
     async def scenario(store: RedisStore, _: str) -> None:
@@ -190,8 +182,8 @@ def test_the_history_of_an_encrypted_run_is_read_with_its_key_alone(
 
     on_redis(redis_url, scenario)
     where = ("--redis", redis_url, "--dir", str(tmp_path))
-    status, told = perdure("history", name, *where)
+    status, told = cli("history", name, *where)
     assert status == 1 and "encrypted by key 'old'" in told
     monkeypatch.setenv("PERDURE_ENCRYPTION_KEYS", f"old:{OLD}")
-    status, told = perdure("history", name, *where)
+    status, told = cli("history", name, *where)
     assert status == 0 and "reached" in told
